@@ -1,0 +1,1 @@
+"""From storage to batches: numpy on the host, no networks."""
