@@ -1,0 +1,178 @@
+"""One stage of the cascade: where a network meets the mathematics.
+
+A `Stage` holds what a stage is (module, schedule, prediction, resolutions) and
+no weights. The base and a super-resolution stage differ by fields: the latter
+has a `low_resolution` and gets x_lr, noised by aug_level (paper section 2.4).
+
+  loss:   batch {image [b h w 3], x_lr [b h' w' 3], text_emb [b l d],
+          text_mask [b l]} -> per-example loss
+  sample: cond + keys -> x0 in [-1, 1]
+"""
+
+import dataclasses
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from imagen_jax.core import rng, tree
+from imagen_jax.core.arrays import Cond, Image, Key, Keys, Logsnr, Params
+from imagen_jax.diffusion import (
+  augmentation,
+  guidance,
+  losses,
+  parameterization,
+  sampling,
+  schedules,
+  time_sampling,
+)
+from imagen_jax.diffusion import weighting as weighting_lib
+from imagen_jax.nn import param_init
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+  """What a stage is, without its weights."""
+
+  name: str
+  module: nn.Module
+  resolution: int  # pixels a side of x0
+  text_width: int  # of text_emb
+  low_resolution: int | None = None  # pixels a side of x_lr; None: base
+  schedule: schedules.Schedule = schedules.cosine_logsnr
+  prediction: parameterization.Prediction = "eps"
+  weighting: weighting_lib.Weighting = "eps"
+  text_drop_rate: float = 0.1  # classifier-free guidance, paper section 4.1
+
+
+def _inputs(stage: Stage, length: int = 8) -> tuple:
+  """Abstract arguments of the module for one example."""
+  side, low = stage.resolution, stage.low_resolution
+  image = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
+  level = jax.ShapeDtypeStruct((1,), jnp.float32)
+  text = jax.ShapeDtypeStruct((1, length, stage.text_width), jnp.float32)
+  mask = jax.ShapeDtypeStruct((1, length), jnp.bool_)
+  if low is None:
+    return image, level, text, mask
+  x_lr = jax.ShapeDtypeStruct((1, low, low, 3), jnp.float32)
+  return image, level, text, mask, x_lr, level
+
+
+def param_shapes(stage: Stage) -> Params:
+  """The tree of parameters as shapes; nothing is allocated."""
+  return param_init.trace(stage.module, _inputs(stage))[0]
+
+
+def init(stage: Stage, key: Key) -> Params:
+  """Fresh parameters; output layers are zero, so the first loss is 1."""
+  return param_init.init_params(stage.module, key, _inputs(stage))
+
+
+def denoise_fn(
+  stage: Stage, params: Params, *, dropout_key: Key | None = None
+) -> losses.DenoiseFn:
+  """(z_t, logsnr, cond) -> the network's output, with `params` bound.
+
+  With `dropout_key` the network is in training mode.
+  """
+  train = dropout_key is not None
+  rngs = {"dropout": dropout_key} if train else None
+
+  def denoise(z_t: Image, logsnr: Logsnr, cond: Cond) -> Image:
+    return stage.module.apply(
+      {"params": params},
+      z_t,
+      logsnr,
+      cond["text_emb"],
+      cond["text_mask"],
+      cond.get("x_lr"),
+      cond.get("aug_level"),
+      train=train,
+      rngs=rngs,
+    )
+
+  return denoise
+
+
+def training_cond(stage: Stage, batch: Cond, key: Key) -> Cond:
+  """The conditioning of a training step: text dropped, x_lr noised.
+
+  The aug_level is U(0, 1) for each example (paper section 2.4), and the noised
+  x_lr, not the clean one, is what the network sees.
+  """
+  b = batch["image"].shape[0]
+  cond = {name: batch[name] for name in ("text_emb", "text_mask")}
+  drop = jax.random.bernoulli(
+    rng.key_for(key, "text_drop"), stage.text_drop_rate, (b,)
+  )
+  cond = guidance.drop_text(cond, drop)
+  if stage.low_resolution is None:
+    return cond
+  aug_level = jax.random.uniform(rng.key_for(key, "aug_level"), (b,))
+  x_lr = batch["x_lr"]
+  eps = jax.random.normal(rng.key_for(key, "aug_eps"), x_lr.shape)
+  noised = augmentation.noise_x_lr(x_lr, aug_level, eps)
+  return cond | {"x_lr": noised, "aug_level": aug_level}
+
+
+def loss(stage: Stage, params: Params, batch: Cond, key: Key) -> losses.Loss:
+  """The training loss of a batch, for each example."""
+  cond = training_cond(stage, batch, key)
+  return losses.diffusion_loss(
+    denoise_fn(stage, params, dropout_key=rng.key_for(key, "dropout")),
+    batch["image"],
+    cond,
+    rng.key_for(key, "diffusion"),
+    schedule=stage.schedule,
+    prediction=stage.prediction,
+    weighting=stage.weighting,
+    sample_time=time_sampling.uniform,
+  )
+
+
+def sampling_cond(
+  stage: Stage,
+  cond: Cond,
+  keys: Keys,
+  aug_level: float,
+  x_lr: Float[Array, "b p q c"] | None = None,
+) -> Cond:
+  """The conditioning of sampling: x_lr is noised once, and kept."""
+  if stage.low_resolution is None or x_lr is None:
+    return cond
+  levels = jnp.full((x_lr.shape[0],), aug_level, jnp.float32)
+  noise_keys = rng.each_key_for(keys, f"{stage.name}/aug")
+  eps = jax.vmap(lambda key: jax.random.normal(key, x_lr.shape[1:]))(noise_keys)
+  noised = augmentation.noise_x_lr(x_lr, levels, eps)
+  return cond | {"x_lr": noised, "aug_level": levels}
+
+
+def sample(
+  stage: Stage,
+  params: Params,
+  cond: Cond,
+  keys: Keys,
+  settings: sampling.SamplerSettings,
+  *,
+  x_lr: Float[Array, "b p q c"] | None = None,
+  progress: sampling.Progress | None = None,
+) -> Image:
+  """x0 of one stage in [-1, 1]; example i depends on keys[i] alone."""
+  cond = sampling_cond(stage, cond, keys, settings.aug_level, x_lr)
+  side = stage.resolution
+  return sampling.sample(
+    denoise_fn(stage, params),
+    cond,
+    rng.each_key_for(keys, stage.name),
+    shape=(side, side, 3),
+    schedule=stage.schedule,
+    prediction=stage.prediction,
+    settings=settings,
+    progress=progress,
+  )
+
+
+def describe(stage: Stage) -> str:
+  """A table of the parameters by block, from shapes alone."""
+  return tree.table(param_shapes(stage))
