@@ -1,0 +1,249 @@
+"""Sampling as one `lax.scan`: predict, guide, threshold, step; in that order.
+
+  z at t = 1 is N(0, I); t falls evenly to 0 (Appendix A). At each step
+    output  = denoise_fn(z_t, logsnr_t, cond), guided by Eq. 2
+    x0      = threshold(x0 of output)
+    z_s     = step(z_t, x0), whose eps is the one x0 implies
+  and the last step returns x0.
+
+Example i depends on keys[i] and its own conditioning alone. The coefficients of
+all steps are computed before the scan, in float64, as the schedule is known.
+`sample` is the whole; `init`, `plan` and `advance` are its parts, for a caller
+that wants to act between groups of steps: a host callback (`progress`) keeps a
+program out of JAX's persistent compilation cache, groups of steps do not.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from imagen_jax.core import errors, precision, rng
+from imagen_jax.core.arrays import Cond, Image, Keys
+from imagen_jax.diffusion import (
+  guidance,
+  losses,
+  parameterization,
+  sampler_settings,
+  schedules,
+  steps,
+  thresholding,
+)
+
+SamplerSettings = sampler_settings.SamplerSettings
+check = sampler_settings.check
+
+
+@runtime_checkable
+class Progress(Protocol):
+  """Told how many steps have begun, 1 to settings.steps."""
+
+  def __call__(self, step: int) -> None: ...
+
+
+class State(NamedTuple):
+  """What one step hands to the next."""
+
+  z: Image  # z_t; after the last step x0
+  x0: Image  # the x0_hat of the step before, for the 2M solver
+
+
+class Plan(NamedTuple):
+  """Numbers of each step, the noisiest first; a slice is some of the steps."""
+
+  step: Int[Array | np.ndarray, "n"]
+  logsnr: Float[Array | np.ndarray, "n"]
+  guidance_weight: Float[Array | np.ndarray, "n"]
+  coefficients: steps.Coefficients  # of arrays [n]
+
+
+class Trajectory(NamedTuple):
+  """Every step of a sampling run, before the last clip to [-1, 1]."""
+
+  z: Float[Array, "n b h w c"]  # after each step
+  x0: Float[Array, "n b h w c"]  # guided and thresholded, at each step
+
+
+def plan(settings: SamplerSettings, schedule: schedules.Schedule) -> Plan:
+  """The numbers of all steps, computed at trace time in float64 numpy."""
+  check(settings)
+  n = settings.steps
+
+  @jax.jit  # one small program, where op by op would be thirty
+  def numbers(
+    t: Float[Array, "m"],
+  ) -> tuple[Float[Array, "m"], steps.Coefficients]:
+    logsnr = schedule(t)
+    return logsnr, steps.table(
+      logsnr, sampler=settings.sampler, gamma=settings.gamma
+    )
+
+  with jax.ensure_compile_time_eval(), jax.enable_x64(True):
+    t = jnp.asarray(np.linspace(1.0, 0.0, n + 1))
+    logsnr, rows = jax.tree.map(np.asarray, numbers(t))
+  weights = sampler_settings.guidance_weights(settings)
+  return Plan(np.arange(n, dtype=np.int32), logsnr[:-1], weights, rows)
+
+
+def init(keys: Keys, shape: tuple[int, int, int]) -> State:
+  """Noise at t = 1, that of example i from keys[i]."""
+  z = _normal(rng.each_key_for(keys, "init"), shape)
+  return State(z, jnp.zeros_like(z))
+
+
+def _normal(keys: Keys, shape: tuple[int, int, int]) -> Image:
+  return jax.vmap(lambda key: jax.random.normal(key, shape, jnp.float32))(keys)
+
+
+def _bind(
+  denoise_fn: losses.DenoiseFn,
+  cond: Cond,
+  uncond: Cond | None,
+  *,
+  prediction: parameterization.Prediction,
+  settings: SamplerSettings,
+) -> Callable[[Image, Float[Array, ""], Float[Array, ""]], Image]:
+  """A function (z_t, logsnr, weight) -> guided and thresholded x0."""
+  threshold = thresholding.by_name(
+    settings.threshold, percentile=settings.percentile
+  )
+  guided = sampler_settings.is_guided(settings)
+  if guided:
+    # One call on the batch [cond; uncond].
+    uncond = guidance.null_text(cond) if uncond is None else uncond
+    cond = jax.tree.map(lambda *two: jnp.concatenate(two), cond, uncond)
+
+  def predict(
+    z_t: Image, logsnr: Float[Array, ""], weight: Float[Array, ""]
+  ) -> Image:
+    inputs = jnp.concatenate([z_t, z_t]) if guided else z_t
+    levels = jnp.broadcast_to(logsnr, inputs.shape[:1])
+    (output,) = precision.at_least_float32(denoise_fn(inputs, levels, cond))
+    if guided:
+      output = guidance.combine(*jnp.split(output, 2), weight)
+    x0, _ = parameterization.to_x0_eps(
+      output, z_t, levels[: z_t.shape[0]], prediction=prediction
+    )
+    return threshold(x0).astype(z_t.dtype)
+
+  return predict
+
+
+def advance(
+  denoise_fn: losses.DenoiseFn,
+  state: State,
+  cond: Cond,
+  keys: Keys,
+  rows: Plan,
+  *,
+  prediction: parameterization.Prediction,
+  settings: SamplerSettings,
+  uncond: Cond | None = None,
+  progress: Progress | None = None,
+  trajectory: bool = False,
+) -> tuple[State, Trajectory | None]:
+  """Takes the steps in `rows`, all or some of `plan(settings, ...)`."""
+  predict = _bind(
+    denoise_fn, cond, uncond, prediction=prediction, settings=settings
+  )
+  ancestral = settings.sampler == "ancestral"
+  multistep = settings.sampler == "dpm_solver_pp"
+
+  def body(carry: State, row: Plan) -> tuple[State, Trajectory | None]:
+    if progress is not None:
+      jax.debug.callback(lambda step: progress(int(step) + 1), row.step)
+    x0 = predict(carry.z, row.logsnr, row.guidance_weight)
+    noise = None
+    if ancestral:
+      step_keys = rng.each_key_for(keys, "step", row.step)
+      noise = _normal(step_keys, x0.shape[1:])
+    z = steps.apply(
+      row.coefficients,
+      carry.z,
+      x0,
+      x0_prev=carry.x0 if multistep else None,
+      noise=noise,
+    )
+    return State(z, x0), Trajectory(z, x0) if trajectory else None
+
+  return jax.lax.scan(body, state, _as_float32(rows))
+
+
+def _as_float32(rows: Plan) -> Plan:
+  numbers = jax.tree.map(
+    lambda x: jnp.asarray(x, jnp.float32), rows._replace(step=None)
+  )
+  return numbers._replace(step=jnp.asarray(rows.step, jnp.int32))
+
+
+def sample(
+  denoise_fn: losses.DenoiseFn,
+  cond: Cond,
+  keys: Keys,
+  *,
+  shape: tuple[int, int, int],
+  schedule: schedules.Schedule,
+  prediction: parameterization.Prediction,
+  settings: SamplerSettings,
+  uncond: Cond | None = None,
+  progress: Progress | None = None,
+) -> Image:
+  """x0 in [-1, 1]; `shape` is (h, w, c) and `uncond` defaults to no text."""
+  _check_batch(cond, keys)
+  rows = plan(settings, schedule)
+  state, _ = advance(
+    denoise_fn,
+    init(keys, shape),
+    cond,
+    keys,
+    rows,
+    prediction=prediction,
+    settings=settings,
+    uncond=uncond,
+    progress=progress,
+  )
+  return finish(state)
+
+
+def finish(state: State) -> Image:
+  """The x0 of a state after the last step, clipped to [-1, 1]."""
+  return jnp.clip(state.z, -1.0, 1.0)
+
+
+def sample_trajectory(
+  denoise_fn: losses.DenoiseFn,
+  cond: Cond,
+  keys: Keys,
+  *,
+  shape: tuple[int, int, int],
+  schedule: schedules.Schedule,
+  prediction: parameterization.Prediction,
+  settings: SamplerSettings,
+  uncond: Cond | None = None,
+) -> Trajectory:
+  """As `sample`, with z and x0 of every step; the last z is x0."""
+  _check_batch(cond, keys)
+  _, trajectory = advance(
+    denoise_fn,
+    init(keys, shape),
+    cond,
+    keys,
+    plan(settings, schedule),
+    prediction=prediction,
+    settings=settings,
+    uncond=uncond,
+    trajectory=True,
+  )
+  return trajectory
+
+
+def _check_batch(cond: Cond, keys: Keys) -> None:
+  for name, value in cond.items():
+    if value.shape[0] != keys.shape[0]:
+      raise errors.BadInput(
+        f"{name} has {value.shape[0]} examples and there are "
+        f"{keys.shape[0]} keys; give one key for each example."
+      )

@@ -1,0 +1,169 @@
+"""One reverse step z_t -> z_s, s < t: ancestral, DDIM, DPM-Solver++(2M).
+
+Each is linear in what it is given, which `Coefficients` holds:
+
+  z_s = z * z_t + x0 * x0_hat + x0_prev * x0_hat_prev + noise * normal
+
+  ancestral      mean and std of q(z_s | z_t, x0)           (Appendix A, Eq. 6)
+  ddim           z_s = alpha_s x0 + (sigma_s / sigma_t) (z_t - alpha_t x0)
+                                                            (Appendix A, Eq. 5)
+  dpm_solver_pp  h = (logsnr_s - logsnr_t) / 2, h_prev of the step before;
+                 D = (1 + h / (2 h_prev)) x0 - h / (2 h_prev) x0_prev;
+                 z_s = (sigma_s / sigma_t) z_t - alpha_s (e^-h - 1) D
+                                       (Lu et al. 2022, data prediction, 2M)
+
+x0 is guided and thresholded; eps is what x0 and z_t imply, since none of the
+formulas holds another eps. A first 2M step is DDIM. The last step of every
+sampler is x0 itself (`table`).
+"""
+
+from typing import Literal, NamedTuple, assert_never, get_args
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from imagen_jax.core import errors, precision, shapes
+from imagen_jax.core.arrays import Image, Logsnr
+from imagen_jax.diffusion import process, schedules
+
+Sampler = Literal["ancestral", "ddim", "dpm_solver_pp"]
+
+
+class Coefficients(NamedTuple):
+  """z_s = z * z_t + x0 * x0_hat + x0_prev * x0_hat_prev + noise * normal."""
+
+  z: Float[Array, "*b"]
+  x0: Float[Array, "*b"]
+  x0_prev: Float[Array, "*b"]
+  noise: Float[Array, "*b"]
+
+
+def check_sampler(sampler: str) -> None:
+  """Raises BadInput, with the alternatives, for an unknown name."""
+  names = get_args(Sampler)
+  if sampler not in names:
+    raise errors.BadInput(
+      f"sampler {sampler!r} is unknown; use one of {', '.join(names)}."
+    )
+
+
+def ancestral_coefficients(
+  logsnr_t: Float[Array, "*b"], logsnr_s: Float[Array, "*b"], *, gamma: float
+) -> Coefficients:
+  """Mean and std of q(z_s | z_t, x0); gamma in [0, 1] picks the variance."""
+  scale = process.posterior_coefficients(logsnr_t, logsnr_s, gamma=gamma)
+  return Coefficients(
+    scale.z, scale.x0, jnp.zeros_like(scale.x0), noise=scale.std
+  )
+
+
+def ddim_coefficients(
+  logsnr_t: Float[Array, "*b"], logsnr_s: Float[Array, "*b"]
+) -> Coefficients:
+  """Eq. 5; alpha_s - alpha_t sigma_s / sigma_t = -alpha_s expm1(-h)."""
+  logsnr_t, logsnr_s = precision.at_least_float32(logsnr_t, logsnr_s)
+  log_ratio = schedules.log_alpha_squared(
+    -logsnr_s
+  ) - schedules.log_alpha_squared(-logsnr_t)
+  alpha_s, _ = schedules.logsnr_to_alpha_sigma(logsnr_s)
+  x0 = -alpha_s * jnp.expm1(0.5 * (logsnr_t - logsnr_s))
+  zero = jnp.zeros_like(x0)
+  return Coefficients(jnp.exp(0.5 * log_ratio), x0, zero, zero)
+
+
+def dpm_solver_pp_coefficients(
+  logsnr_t: Float[Array, "*b"],
+  logsnr_s: Float[Array, "*b"],
+  logsnr_prev: Float[Array, "*b"],
+) -> Coefficients:
+  """2M; logsnr_prev is where x0_prev was predicted, -inf for a first step."""
+  logsnr_t, logsnr_s, logsnr_prev = precision.at_least_float32(
+    logsnr_t, logsnr_s, logsnr_prev
+  )
+  first = ddim_coefficients(logsnr_t, logsnr_s)
+  extra = 0.5 * (logsnr_s - logsnr_t) / (logsnr_t - logsnr_prev)
+  return first._replace(x0=first.x0 * (1.0 + extra), x0_prev=-first.x0 * extra)
+
+
+def table(
+  logsnr: Float[Array, "n"], *, sampler: Sampler, gamma: float = 0.0
+) -> Coefficients:
+  """Coefficients of all n - 1 steps between n rising values of logsnr.
+
+  The last step returns x0: it ends at the data, not at logsnr[-1].
+  """
+  check_sampler(sampler)
+  logsnr_t, logsnr_s = logsnr[:-1], logsnr[1:]
+  if sampler == "ancestral":
+    rows = ancestral_coefficients(logsnr_t, logsnr_s, gamma=gamma)
+  elif sampler == "ddim":
+    rows = ddim_coefficients(logsnr_t, logsnr_s)
+  elif sampler == "dpm_solver_pp":
+    nothing = jnp.full((1,), -jnp.inf, logsnr.dtype)
+    before = jnp.concatenate([nothing, logsnr[:-2]])
+    rows = dpm_solver_pp_coefficients(logsnr_t, logsnr_s, before)
+  else:
+    assert_never(sampler)
+  last = Coefficients(z=0.0, x0=1.0, x0_prev=0.0, noise=0.0)
+  return Coefficients(
+    *(row.at[-1].set(end) for row, end in zip(rows, last, strict=True))
+  )
+
+
+def apply(
+  scale: Coefficients,
+  z_t: Image,
+  x0: Image,
+  *,
+  x0_prev: Image | None = None,
+  noise: Image | None = None,
+) -> Image:
+  """z_s, with coefficients [] or [b]; None leaves a term out."""
+  z_s = _times(scale.z, z_t) + _times(scale.x0, x0)
+  if x0_prev is not None:
+    z_s = z_s + _times(scale.x0_prev, x0_prev)
+  if noise is not None:
+    z_s = z_s + _times(scale.noise, noise)
+  return z_s
+
+
+def _times(scale: Float[Array, "*b"], x: Image) -> Image:
+  scale, x = precision.at_least_float32(scale, x)
+  return shapes.bcast_right(scale, x.ndim) * x
+
+
+def ancestral(
+  z_t: Image,
+  x0: Image,
+  noise: Image,
+  logsnr_t: Logsnr,
+  logsnr_s: Logsnr,
+  *,
+  gamma: float = 0.0,
+) -> Image:
+  """A draw of z_s from q(z_s | z_t, x0), with `noise` ~ N(0, I)."""
+  scale = ancestral_coefficients(logsnr_t, logsnr_s, gamma=gamma)
+  return apply(scale, z_t, x0, noise=noise)
+
+
+def ddim(z_t: Image, x0: Image, logsnr_t: Logsnr, logsnr_s: Logsnr) -> Image:
+  """z_s = alpha_s x0 + (sigma_s / sigma_t) (z_t - alpha_t x0)."""
+  return apply(ddim_coefficients(logsnr_t, logsnr_s), z_t, x0)
+
+
+def dpm_solver_pp(
+  z_t: Image,
+  x0: Image,
+  logsnr_t: Logsnr,
+  logsnr_s: Logsnr,
+  *,
+  x0_prev: Image | None = None,
+  logsnr_prev: Logsnr | None = None,
+) -> Image:
+  """A 2M step, given the x0_prev predicted at logsnr_prev; else the first."""
+  if (x0_prev is None) != (logsnr_prev is None):
+    raise errors.BadInput("give both x0_prev and logsnr_prev, or neither.")
+  if x0_prev is None:
+    return ddim(z_t, x0, logsnr_t, logsnr_s)
+  scale = dpm_solver_pp_coefficients(logsnr_t, logsnr_s, logsnr_prev)
+  return apply(scale, z_t, x0, x0_prev=x0_prev)
