@@ -17,7 +17,7 @@ import numpy as np
 import optax
 from etils import epath
 
-from imagen_jax.cascade import folder, preview
+from imagen_jax.cascade import folder
 from imagen_jax.cascade import stage as stage_lib
 from imagen_jax.core import errors, files, rng
 from imagen_jax.data import pipeline
@@ -27,6 +27,7 @@ from imagen_jax.diffusion import (
   schedules,
   weighting,
 )
+from imagen_jax.evals import sample_grid
 from imagen_jax.models import variants
 from imagen_jax.text import encoders
 from imagen_jax.train import loop, optimizers, record
@@ -170,7 +171,7 @@ def _previews(
   stage_: stage_lib.Stage,
   batches: pipeline.Pipeline,
   embed: encoders.Embed,
-) -> list[preview.SampleGrid]:
+) -> list[sample_grid.SampleGrid]:
   """The sample grid of `config.preview`, from held-out pairs."""
   if not config.preview.every:
     return []
@@ -180,7 +181,7 @@ def _previews(
   if "x_lr" in shown:
     cond["x_lr"] = shown["x_lr"]
   cond = jax.tree.map(jnp.asarray, cond)
-  grid = preview.SampleGrid(
+  grid = sample_grid.SampleGrid(
     stage=stage_,
     cond=cond,
     settings=sampler(config.sampler),

@@ -30,7 +30,7 @@ FLOORS = {
   "diffusion/sampler_settings": (1, 4),
   "diffusion/sampling": (1, 5),
   "nn/initializers": (2, 0),
-  "nn/convolution": (2, 0),
+  "nn/convolution": (2, 1),
   "nn/param_init": (2, 1),
   "nn/embeddings": (2, 1),
   "nn/normalization": (2, 1),
@@ -76,7 +76,7 @@ FLOORS = {
   "train/step": (7, 1),
   "train/restore": (7, 2),
   "train/loop": (7, 2),
-  "cascade/preview": (8, 0),  # an evaluator, so above train
+  "evals/sample_grid": (8, 0),  # an evaluator, so above train
   "build": (9, 1),
   "api": (9, 2),
   "cli/arguments": (10, 0),
