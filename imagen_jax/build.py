@@ -15,7 +15,6 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 import optax
-from etils import epath
 
 from imagen_jax.cascade import folder
 from imagen_jax.cascade import stage as stage_lib
@@ -33,7 +32,6 @@ from imagen_jax.text import encoders
 from imagen_jax.train import loop, optimizers, record
 from imagen_jax.train import state as state_lib
 from imagen_jax.train import step as step_lib
-
 
 Config: TypeAlias = Mapping | ml_collections.ConfigDict
 
@@ -56,7 +54,9 @@ def stage(config: Config) -> stage_lib.Stage:
   weighting.check_weighting(fields["weighting"])
   fields["schedule"] = schedules.by_name(fields["schedule"])
   fields["low_resolution"] = fields["low_resolution"] or None
-  return _construct(stage_lib.Stage, fields | {"module": module}, "stage")
+  built = _construct(stage_lib.Stage, fields | {"module": module}, "stage")
+  stage_lib.check(built)
+  return built
 
 
 def sampler(config: Config) -> sampling.SamplerSettings:
@@ -129,6 +129,7 @@ def source(config: ml_collections.ConfigDict) -> loop.Source:
 def train(config: ml_collections.ConfigDict, workdir: str) -> None:
   """Trains `config.stage` in `workdir`, from its newest checkpoint if any."""
   folder = files.check_writable(workdir)
+  record.check_same_stage(folder, plain(config))
   stage_ = stage(config.stage)
   sampler(config.sampler)
   rule = optimizer(config)

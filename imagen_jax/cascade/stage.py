@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from imagen_jax.core import rng, tree
+from imagen_jax.core import errors, images, rng, tree
 from imagen_jax.core.arrays import Cond, Image, Key, Keys, Logsnr, Params
 from imagen_jax.diffusion import (
   augmentation,
@@ -44,6 +44,8 @@ class Stage:
   prediction: parameterization.Prediction = "eps"
   weighting: weighting_lib.Weighting = "eps"
   text_drop_rate: float = 0.1  # classifier-free guidance, paper section 4.1
+  max_aug_level: float = 1.0  # of training, U(0, max); paper section 2.4 has 1
+  residual: bool = False  # an x0-predicting module outputs x0 - enlarged x_lr
 
 
 def _inputs(stage: Stage, length: int = 8) -> tuple:
@@ -80,7 +82,7 @@ def denoise_fn(
   rngs = {"dropout": dropout_key} if train else None
 
   def denoise(z_t: Image, logsnr: Logsnr, cond: Cond) -> Image:
-    return stage.module.apply(
+    output = stage.module.apply(
       {"params": params},
       z_t,
       logsnr,
@@ -91,15 +93,32 @@ def denoise_fn(
       train=train,
       rngs=rngs,
     )
+    if not stage.residual:
+      return output
+    return output + images.upsample_bilinear(cond["x_lr"], z_t.shape[1:3])
 
   return denoise
+
+
+def check(stage: Stage) -> None:
+  """Raises BadInput for fields that do not go together."""
+  if not 0.0 <= stage.max_aug_level <= 1.0:
+    raise errors.BadInput(
+      f"max_aug_level is {stage.max_aug_level}; it must be in [0, 1]."
+    )
+  if stage.residual and (stage.low_resolution is None):
+    raise errors.BadInput("residual needs x_lr; set a low_resolution.")
+  if stage.residual and stage.prediction != "x0":
+    raise errors.BadInput(
+      f"residual is for prediction 'x0', not {stage.prediction!r}."
+    )
 
 
 def training_cond(stage: Stage, batch: Cond, key: Key) -> Cond:
   """The conditioning of a training step: text dropped, x_lr noised.
 
-  The aug_level is U(0, 1) for each example (paper section 2.4), and the noised
-  x_lr, not the clean one, is what the network sees.
+  The aug_level is U(0, max_aug_level) for each example, and the noised x_lr,
+  not the clean one, is what the network sees.
   """
   b = batch["image"].shape[0]
   cond = {name: batch[name] for name in ("text_emb", "text_mask")}
@@ -109,7 +128,9 @@ def training_cond(stage: Stage, batch: Cond, key: Key) -> Cond:
   cond = guidance.drop_text(cond, drop)
   if stage.low_resolution is None:
     return cond
-  aug_level = jax.random.uniform(rng.key_for(key, "aug_level"), (b,))
+  aug_level = jax.random.uniform(
+    rng.key_for(key, "aug_level"), (b,), maxval=stage.max_aug_level
+  )
   x_lr = batch["x_lr"]
   eps = jax.random.normal(rng.key_for(key, "aug_eps"), x_lr.shape)
   noised = augmentation.noise_x_lr(x_lr, aug_level, eps)

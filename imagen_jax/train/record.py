@@ -14,7 +14,7 @@ from pathlib import Path
 import jax
 from etils import epath
 
-from imagen_jax.core import files
+from imagen_jax.core import errors, files
 
 _PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "numpy", "grain")
 
@@ -38,6 +38,25 @@ def write_run(
     "hashes": hashes,
   }
   files.write_json(workdir / "run.json", run)
+
+
+def check_same_stage(workdir: epath.Path, config: dict) -> None:
+  """Raises BadInput if the run in `workdir` was of another `config.stage`.
+
+  A checkpoint has the shapes of a network alone: a stage with another
+  prediction or schedule would fit it, and train on to nonsense.
+  """
+  path = workdir / "run.json"
+  if not path.exists():
+    return
+  saved = json.loads(path.read_text())["config"]["stage"]
+  for name in sorted(saved.keys() & config["stage"].keys()):
+    given = json.loads(json.dumps(config["stage"][name]))
+    if given != saved[name]:
+      raise errors.BadInput(
+        f"{workdir} holds a run with stage.{name} = {saved[name]!r}, and now it"
+        f" is {given!r}; use that again, or another --workdir."
+      )
 
 
 def event(workdir: epath.Path, kind: str, step: int, reason: str = "") -> None:

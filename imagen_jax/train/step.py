@@ -30,7 +30,7 @@ def make_train_step(
   *,
   ema_decay: float,
 ) -> TrainStep:
-  """(state, batch, root key) -> (state, metrics), pure; jit it with donation."""
+  """(state, batch, root key) -> (state, metrics): pure, to be jitted."""
 
   def mean_loss(params: Params, batch: Cond, key: Key) -> Float[Array, ""]:
     return stage_lib.loss(stage, params, batch, key).per_example.mean()
