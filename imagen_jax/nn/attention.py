@@ -72,9 +72,7 @@ def _chunked(
   return jnp.moveaxis(attended, 0, 1).reshape(b, count * chunk, n, k)[:, :q]
 
 
-def _logits(
-  query: Query, key: Source, mask: Mask
-) -> Float[Array, "b n q s"]:
+def _logits(query: Query, key: Source, mask: Mask) -> Float[Array, "b n q s"]:
   wide = jnp.promote_types(query.dtype, jnp.float32)
   logits = jnp.einsum(
     "bqnk,bsnk->bnqs", query, key, preferred_element_type=wide
@@ -115,9 +113,7 @@ def _backward(
   )
   wide = log_total.dtype
   weights = jnp.exp(_logits(query, key, mask) - log_total)
-  d_value = jnp.einsum(
-    "bnqs,bqnk->bsnk", weights.astype(value.dtype), gradient
-  )
+  d_value = jnp.einsum("bnqs,bqnk->bsnk", weights.astype(value.dtype), gradient)
   d_weights = jnp.einsum(
     "bqnk,bsnk->bnqs", gradient, value, preferred_element_type=wide
   )
