@@ -1,5 +1,7 @@
 """Contact sheets: one row of images a caption, the caption drawn above it.
 
+Captions with one image each stand side by side, four to a row.
+
   rows of [n h w 3] uint8, and their captions -> [H W 3] uint8
 
 The font is the one that Pillow carries. It has Latin letters only, so others
@@ -19,7 +21,8 @@ from imagen_jax.core import errors
 
 _INK, _PAPER = (40, 40, 40), (255, 255, 255)
 _MAX_LINES = 3  # of a caption
-_MIN_WIDTH = 192  # pixels, so that a caption has room beside small images
+_MIN_WIDTH = 192  # pixels, so that a caption has room above small images
+_COLUMNS = 4  # of captions with one image each
 
 Pixels: TypeAlias = UInt8[np.ndarray, "_ _ _ 3"]  # n h w 3, by row
 Font: TypeAlias = PIL.ImageFont.FreeTypeFont | PIL.ImageFont.ImageFont
@@ -32,7 +35,7 @@ def labelled(
   gap: int = 4,
   font_size: int = 13,
 ) -> UInt8[np.ndarray, "H W 3"]:
-  """All rows below each other, each under its caption, wrapped and cut."""
+  """All rows, each under its caption, which is wrapped and cut."""
   if not rows or len(rows) != len(captions):
     raise errors.BadInput(
       f"{len(rows)} rows and {len(captions)} captions; give as many of one as"
@@ -45,7 +48,25 @@ def labelled(
     _strip(row, wrap(caption, font, width - 2 * gap), font, width, gap)
     for row, caption in zip(rows, captions, strict=True)
   ]
-  return np.concatenate(strips)
+  columns = 1 if any(len(row) > 1 for row in rows) else _COLUMNS
+  return np.concatenate(
+    [
+      _side_by_side(strips[i : i + columns], min(columns, len(strips)))
+      for i in range(0, len(strips), columns)
+    ]
+  )
+
+
+def _side_by_side(
+  strips: Sequence[UInt8[np.ndarray, "_ _ 3"]], columns: int
+) -> UInt8[np.ndarray, "H W 3"]:
+  """Strips of one width beside each other, filled up with paper."""
+  height, width = max(map(len, strips)), strips[0].shape[1]
+  sheet = np.full((height, columns * width, 3), _PAPER, np.uint8)
+  for i, strip in enumerate(strips):
+    top = height - len(strip)  # images in line, captions of any length above
+    sheet[top:, i * width : (i + 1) * width] = strip
+  return sheet
 
 
 def wrap(caption: str, font: Font, width: int) -> list[str]:

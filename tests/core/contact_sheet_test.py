@@ -73,3 +73,16 @@ def test_rows_and_captions_must_agree():
   for rows, captions in (([row(1)], []), ([], [])):
     with pytest.raises(errors.BadInput, match="give as many of one as"):
       contact_sheet.labelled(rows, captions)
+
+
+def test_single_images_stand_side_by_side_in_line():
+  rows = [row(1, shade=10 * i) for i in range(6)]
+  captions = ["a crab", "owl " * 12, "a fox", "a cat", "a hen", "a bee"]
+  sheet = contact_sheet.labelled(rows, captions, gap=4)
+  assert sheet.shape[1] == 4 * 192
+  first_line = [sheet[:, i * 192 + 4 : i * 192 + 68] for i in range(4)]
+  tops = [
+    np.flatnonzero((cell == 10 * i).all((1, 2)))[0]
+    for i, cell in enumerate(first_line)
+  ]
+  assert len(set(tops)) == 1
