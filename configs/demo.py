@@ -114,7 +114,7 @@ def _sr(gpu: bool) -> ConfigDict:
   config.stage.max_aug_level = 0.3
   config.sampler.steps = 16
   config.sampler.guidance_weight = 1.0
-  config.sampler.aug_level = 0.1
+  config.sampler.aug_level = 0.03
   config.train.update({"batch_size": 4, "steps": 1200})
   config.optimizer.warmup_steps = 100
   if gpu:

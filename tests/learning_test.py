@@ -115,6 +115,8 @@ SR = stage_lib.Stage(
   text_width=384,
   prediction="x0",
   weighting="x0",
+  residual=True,  # plain x0 takes longer than a test may
+  max_aug_level=0.3,
 )
 
 
@@ -153,7 +155,7 @@ def cascade(tmp_path_factory):
   embed = encoders.memo(encoder, params)
   folder = tmp_path_factory.mktemp("squares")
   base = train(BASE, 800, folder / "base", embed)
-  sr = train(SR, 400, folder / "sr", embed)
+  sr = train(SR, 200, folder / "sr", embed)
   settings = sampling.SamplerSettings(
     steps=12, sampler="dpm_solver_pp", guidance_weight=2.0
   )
