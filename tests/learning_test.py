@@ -154,8 +154,8 @@ def cascade(tmp_path_factory):
   encoder, params = encoders.load("minilm", max_length=16)
   embed = encoders.memo(encoder, params)
   folder = tmp_path_factory.mktemp("squares")
-  base = train(BASE, 800, folder / "base", embed)
-  sr = train(SR, 200, folder / "sr", embed)
+  base = train(BASE, 700, folder / "base", embed)
+  sr = train(SR, 120, folder / "sr", embed)
   settings = sampling.SamplerSettings(
     steps=12, sampler="dpm_solver_pp", guidance_weight=2.0
   )
