@@ -9,10 +9,15 @@ ancestral step with dynamic thresholding for 2 images: the network sees 4.
 
 Prints one JSON object. FLOPs (2 a multiply-add) are XLA's count of the forward
 pass; training counts as three of them. Time is the process's CPU seconds, the
-median after 2 warm-ups: on a shared machine wall time says little. The peak of
-memory is the process's, compiling included.
+median after 2 warm-ups: on a shared machine wall time says little. A 2048-wide
+matrix product is timed after each step and says what the core gave meanwhile:
+compare `of_matmul`, the ratio, where the machine is not quiet. The peak of
+memory is the process's, compiling included; after compiling, what the compiler
+freed is handed back to the system.
 """
 
+import ctypes
+import ctypes.util
 import functools
 import json
 import os
@@ -38,6 +43,9 @@ _MODE = flags.DEFINE_enum("mode", "train", ["train", "sample"], "What to time.")
 _REPEATS = flags.DEFINE_integer("repeats", 7, "Timed steps.")
 _CORE = flags.DEFINE_integer("core", 1, "The core to run on; -1 is any.")
 _DTYPE = flags.DEFINE_string("dtype", "float32", "Of the computation.")
+_ATTENTION = flags.DEFINE_enum(
+  "attention", "exact", ["exact", "chunked"], "Backend."
+)
 _REMAT = flags.DEFINE_enum("remat", "none", ["none", "blocks"], "Recompute.")
 
 _TEXT_WIDTH = 384
@@ -131,7 +139,11 @@ def _scale(by: Float[Array, "b"], x: Image) -> Image:
 
 
 def _forward_flops(module: base_unet.BaseUNet, params: Params) -> float:
-  """XLA's count for one image, before fusion: the arithmetic, not the code."""
+  """XLA's count for one image, before fusion: the arithmetic, not the code.
+
+  Of a loop it counts one turn, so attention is not chunked here.
+  """
+  module = module.copy(attention_backend="exact")
   batch = _inputs(1)
   names = ("x0", "logsnr", "text_emb", "text_mask")
   forward = jax.jit(lambda p, *inputs: module.apply({"params": p}, *inputs))
@@ -139,19 +151,44 @@ def _forward_flops(module: base_unet.BaseUNet, params: Params) -> float:
   return lowered.cost_analysis()["flops"]
 
 
+def _peak_gb() -> float:
+  return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+
+
+def _release_freed_memory() -> None:
+  """glibc keeps what the compiler freed; this returns it to the system."""
+  libc = ctypes.CDLL(ctypes.util.find_library("c"))
+  if hasattr(libc, "malloc_trim"):
+    libc.malloc_trim(0)
+
+
+def _timed(function: Callable, *args: object) -> tuple[object, float]:
+  """The result and the process's CPU seconds."""
+  started = time.process_time()
+  result = jax.block_until_ready(function(*args))
+  return result, time.process_time() - started
+
+
 def _measure(case: Case, repeats: int) -> dict[str, float]:
   started = time.process_time()
   compiled = case.step.lower(*case.state).compile()
   compile_s = time.process_time() - started
-  state, seconds = case.state, []
+  compile_peak = _peak_gb()
+  _release_freed_memory()
+  square = jnp.asarray(_inputs(1)["x0"].reshape(-1)[:2048])
+  square = square[:, None] * square[None]
+  matmul = jax.jit(jnp.matmul)
+  state, seconds, matmul_seconds = case.state, [], []
   for _ in range(2 + repeats):
-    started = time.process_time()
-    state = jax.block_until_ready(compiled(*state))
-    seconds.append(time.process_time() - started)
+    state, elapsed = _timed(compiled, *state)
+    seconds.append(elapsed)
+    matmul_seconds.append(_timed(matmul, square, square)[1])
   return {
     "cpu_s_median": statistics.median(seconds[2:]),
     "cpu_s_min": min(seconds[2:]),
+    "matmul_gflop_per_cpu_s": 17.18 / statistics.median(matmul_seconds[2:]),
     "compile_s": compile_s,
+    "compile_peak_rss_gb": compile_peak,
     "xla_temp_gb": compiled.memory_analysis().temp_size_in_bytes / 1e9,
   }
 
@@ -161,19 +198,25 @@ def main(argv: list[str]) -> None:
   del argv
   if _CORE.value >= 0:
     os.sched_setaffinity(0, {_CORE.value})
-  module = base_unet.BaseUNet(64, dtype=_DTYPE.value, remat=_REMAT.value)
+  module = base_unet.BaseUNet(
+    64,
+    dtype=_DTYPE.value,
+    remat=_REMAT.value,
+    attention_backend=_ATTENTION.value,
+  )
   make = _train_case if _MODE.value == "train" else _sample_case
   case = make(module)
   flops = _forward_flops(module, case.state[0])
   measured = _measure(case, _REPEATS.value)
-  work = flops * case.images * case.forwards / 1e9
+  rate = flops * case.images * case.forwards / 1e9 / measured["cpu_s_median"]
   report = {
     "mode": _MODE.value,
     "dtype": _DTYPE.value,
     "parameters": tree.count(case.state[0]),
     "forward_gflop_per_image": flops / 1e9,
-    "gflop_per_cpu_s": work / measured["cpu_s_median"],
-    "peak_rss_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6,
+    "gflop_per_cpu_s": rate,
+    "of_matmul": rate / measured["matmul_gflop_per_cpu_s"],
+    "peak_rss_gb": _peak_gb(),
   }
   print(json.dumps(report | measured))
 

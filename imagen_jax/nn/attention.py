@@ -8,8 +8,8 @@ of an example are masked the result is 0, not NaN: masked values are set to 0,
 so whatever weights the softmax gives them add nothing.
 
 For the gradient only the [b n q] log of the softmax's denominator is kept, and
-the weights are computed anew (at 32x32 they would be the largest arrays of
-training by far). With g the gradient of out and delta = sum_k g out,
+the weights are computed anew (at 32x32 they are the largest arrays by far).
+With g the gradient of out and delta = sum_k g out,
 
   d value = p^T g,   d logits = p (g value^T - delta).
 
@@ -106,8 +106,9 @@ def _backward(
   kept: tuple, gradient: Query
 ) -> tuple[Query, Source, Source, None]:
   query, key, value, mask, out, log_total = kept
-  # Without the barrier the compiler would find the weights of the forward
-  # pass again, and keep them; with `gradient` in it, it cannot start early.
+  # Without the barrier the compiler would find the logits of the forward pass
+  # again, and keep them (XLA's CPU backend ignores it, and keeps them); with
+  # `gradient` in it, it cannot start early.
   query, key, log_total, gradient = jax.lax.optimization_barrier(
     (query, key, log_total, gradient)
   )

@@ -100,8 +100,9 @@ def add_skip(shortcut: Image, h: Image, skip_scale: SkipScale) -> Image:
 def rematerialized(module: type[nn.Module], remat: Remat) -> type[nn.Module]:
   """The module class; with "blocks", its inside is recomputed for gradients.
 
-  The module's third argument (after self: image, embedding or text, then
-  `train` or the mask) stays static only for `ResNetBlock`.
+  On CPU this saves nothing: XLA drops there the barriers that keep it from
+  finding, and storing, the first computation again. `train`, the third argument
+  of `ResNetBlock`, stays a Python value.
   """
   if remat == "none":
     return module
