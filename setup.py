@@ -34,29 +34,45 @@ CORE = [
   "jaxtyping>=0.3.5",
   "ml_collections>=1.1",
   "ml_dtypes>=0.5",
+  "msgpack>=1.0",
   "numpy>=2.0",
   "optax>=0.2.6",
   "orbax-checkpoint>=0.12",
   "pillow>=11",
   "safetensors>=0.6",
+  "tensorstore>=0.1.70",
   "tokenizers>=0.22",
   "tqdm>=4.66",
 ]
 
 EXTRAS = {
-  "t5": ["sentencepiece>=0.2"],
-  "data": ["tensorflow-cpu>=2.20", "tensorflow-datasets>=4.9", "seqio>=0.0.20"],
+  # sentencepiece reads spiece.model; the other two clean captions as IF does.
+  "t5": ["beautifulsoup4>=4.12", "ftfy>=6.2", "sentencepiece>=0.2"],
+  # T5X itself is not needed: its checkpoints are read without it. It is not on
+  # the package index and wants git versions of its neighbours.
+  "t5x": ["t5x @ git+https://github.com/google-research/t5x"],
+  "beam": ["apache-beam>=2.60"],
+  "data": [
+    "pyarrow>=17",
+    "seqio>=0.0.20",
+    "tensorflow-cpu>=2.20",
+    "tensorflow-datasets>=4.9",
+  ],
   "eval": ["matplotlib>=3.9", "scipy>=1.14"],
   "serve": ["fastapi>=0.115", "uvicorn>=0.30"],
   "tpu": ["jax[tpu]>=0.10,<0.13"],
   "cuda": ["jax[cuda12]>=0.10,<0.13"],
   "dev": [
     "beartype>=0.20",
+    "beautifulsoup4>=4.12",
     "einops>=0.8",
+    "ftfy>=6.2",
+    "pyarrow>=17",
     "pytest>=8.3",
     "pytest-xdist>=3.6",
     "ruff>=0.12",
     "scipy>=1.14",
+    "sentencepiece>=0.2",
   ],
 }
 

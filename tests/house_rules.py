@@ -170,6 +170,8 @@ def _requirements() -> dict[str, set[str]]:
 def _module(distribution: str) -> str:
   names = {
     "absl-py": "absl",
+    "apache-beam": "apache_beam",
+    "beautifulsoup4": "bs4",
     "orbax-checkpoint": "orbax",
     "pillow": "PIL",
     "tensorflow-cpu": "tensorflow",
