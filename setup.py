@@ -47,11 +47,12 @@ CORE = [
 
 EXTRAS = {
   # sentencepiece reads spiece.model; the other two clean captions as IF does.
-  "t5": ["beautifulsoup4>=4.12", "ftfy>=6.2", "sentencepiece>=0.2"],
+  "t5": ["beautifulsoup4>=4.12", "ftfy>=6.2", "sentencepiece>=0.2.2"],
   # T5X itself is not needed: its checkpoints are read without it. It is not on
   # the package index and wants git versions of its neighbours.
   "t5x": ["t5x @ git+https://github.com/google-research/t5x"],
-  "beam": ["apache-beam>=2.60"],
+  # Beam holds protobuf below 7, and seqio then fails on a newer sentencepiece.
+  "beam": ["apache-beam>=2.60", "sentencepiece>=0.2.2,<0.2.3"],
   "data": [
     "pyarrow>=17",
     "seqio>=0.0.20",
@@ -72,7 +73,7 @@ EXTRAS = {
     "pytest-xdist>=3.6",
     "ruff>=0.12",
     "scipy>=1.14",
-    "sentencepiece>=0.2",
+    "sentencepiece>=0.2.2",
   ],
 }
 

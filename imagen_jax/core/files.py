@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TypeAlias
 
 from etils import epath
@@ -58,6 +58,23 @@ def sha256_file(path: PathLike) -> str:
     while piece := file.read(1 << 20):
       digest.update(piece)
   return digest.hexdigest()
+
+
+def sha256_files(paths: Iterable[PathLike]) -> str:
+  """Hex SHA-256 of several files: over the digests of each, in order."""
+  digest = hashlib.sha256()
+  for path in paths:
+    digest.update(sha256_file(path).encode())
+  return digest.hexdigest()
+
+
+def size_text(count: int | float) -> str:
+  """A number of bytes as people read it: "469 MB"."""
+  for unit in ("B", "kB", "MB", "GB"):
+    if count < 999.5:
+      return f"{count:.3g} {unit}"
+    count /= 1000
+  return f"{count:.3g} TB"
 
 
 def check_writable(folder: PathLike) -> epath.Path:

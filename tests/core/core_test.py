@@ -119,3 +119,27 @@ def test_atomic_write_leaves_nothing_beside(tmp_path):
   files.atomic_write(tmp_path / "x.bin", b"abc")
   assert [p.name for p in tmp_path.iterdir()] == ["x.bin"]
   assert files.sha256_file(tmp_path / "x.bin").startswith("ba7816bf")
+
+
+def test_sizes_for_people():
+  sizes = [0, 12, 999, 999.6, 1234, 468_900_000, 9.52e9, 3e12, 5e15]
+  assert [files.size_text(size) for size in sizes] == [
+    "0 B",
+    "12 B",
+    "999 B",
+    "1 kB",
+    "1.23 kB",
+    "469 MB",
+    "9.52 GB",
+    "3 TB",
+    "5e+03 TB",
+  ]
+
+
+def test_a_digest_of_several_files_depends_on_each_and_on_their_order(tmp_path):
+  a, b = tmp_path / "a", tmp_path / "b"
+  a.write_text("1"), b.write_text("2")
+  both = files.sha256_files([a, b])
+  assert both != files.sha256_files([b, a])
+  b.write_text("3")
+  assert both != files.sha256_files([a, b])
