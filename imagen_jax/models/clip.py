@@ -1,0 +1,164 @@
+"""CLIP's text tower: a causal transformer, the paper's third text encoder.
+
+Radford et al. 2021, arXiv:2103.00020; Imagen Appendix D.1 compares ViT-L/14
+with T5 and takes the penultimate states. With E word and position embeddings:
+
+  x_0     = E
+  y_i     = x_i + Attention(LN(x_i))        pre-norm: LN before the branch
+  x_{i+1} = y_i + W_out act(W_in LN(y_i))   act(x) = x sigmoid(1.702 x)
+  final = LN(x_N),  penultimate = x_{N-1}, as it enters the last layer
+
+  ids [b l], mask [b l] -> token states [b l d]
+
+A token sees itself and what stands before it. Padding stands behind the end
+token, so causality alone hides it: with padding on the right the mask changes
+no real token's state, and transformers' states, computed without one, are
+equal on real tokens. The mask is applied all the same: padding elsewhere is
+no source either, and the states of padding mean nothing.
+LayerNorm and softmax are computed in float32 or better whatever `dtype` is;
+matrix products ask for full precision, as in BERT.
+"""
+
+from collections.abc import Callable
+from typing import Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, DTypeLike, Float, Int
+
+from imagen_jax.core import errors
+from imagen_jax.nn import normalization
+
+_PRECISION = jax.lax.Precision.HIGHEST
+
+States = Float[Array, "b l d"]
+# [b q s], true where a query may read a source; None where all may.
+Allowed = Bool[Array, "b l l"] | None
+
+
+def quick_gelu(x: Float[Array, "..."]) -> Float[Array, "..."]:
+  """x sigmoid(1.702 x), an approximation of gelu."""
+  return x * jax.nn.sigmoid(1.702 * x)
+
+
+def _gelu(x: Float[Array, "..."]) -> Float[Array, "..."]:
+  return jax.nn.gelu(x, approximate=False)
+
+
+ACTIVATIONS: dict[str, Callable] = {"gelu": _gelu, "quick_gelu": quick_gelu}
+
+
+class ClipAttention(nn.Module):
+  """softmax(q k^T / sqrt(k)) v over the allowed sources, then a projection."""
+
+  num_attention_heads: int
+  dtype: DTypeLike
+
+  @nn.compact
+  def __call__(self, x: States, allowed: Allowed) -> States:
+    b, length, d = x.shape
+    n = self.num_attention_heads
+    heads = {}
+    for name in ("query", "key", "value"):
+      dense = nn.Dense(d, dtype=self.dtype, precision=_PRECISION, name=name)
+      heads[name] = dense(x).reshape(b, length, n, d // n)
+    logits = jnp.einsum(
+      "bqnk,bsnk->bnqs", heads["query"], heads["key"], precision=_PRECISION
+    )
+    logits = logits.astype(jnp.promote_types(self.dtype, jnp.float32))
+    logits = logits / (d // n) ** 0.5
+    if allowed is not None:
+      # The lowest finite number, not -inf: a row without sources stays finite.
+      lowest = jnp.finfo(logits.dtype).min
+      logits = jnp.where(allowed[:, None], logits, lowest)
+    probs = jax.nn.softmax(logits, axis=-1).astype(self.dtype)
+    y = jnp.einsum(
+      "bnqs,bsnk->bqnk", probs, heads["value"], precision=_PRECISION
+    )
+    out = nn.Dense(d, dtype=self.dtype, precision=_PRECISION, name="out")
+    return out(y.reshape(b, length, d))
+
+
+class ClipLayer(nn.Module):
+  """Attention, then feed-forward: each a residual branch behind a norm."""
+
+  num_attention_heads: int
+  intermediate_size: int
+  hidden_act: str
+  layer_norm_eps: float
+  dtype: DTypeLike
+
+  @nn.compact
+  def __call__(self, x: States, allowed: Allowed) -> States:
+    eps, dtype = self.layer_norm_eps, self.dtype
+    y = normalization.LayerNorm(eps, dtype, name="attention_norm")(x)
+    x = x + ClipAttention(self.num_attention_heads, dtype, name="attention")(
+      y, allowed
+    )
+    y = normalization.LayerNorm(eps, dtype, name="ffn_norm")(x)
+    y = nn.Dense(
+      self.intermediate_size, dtype=dtype, precision=_PRECISION, name="ffn_in"
+    )(y)
+    y = ACTIVATIONS[self.hidden_act](y)
+    y = nn.Dense(
+      x.shape[-1], dtype=dtype, precision=_PRECISION, name="ffn_out"
+    )(y)
+    return x + y
+
+
+class ClipText(nn.Module):
+  """ids, mask -> contextual token states; fields as in Hugging Face configs."""
+
+  vocab_size: int
+  hidden_size: int  # d
+  num_hidden_layers: int  # N
+  num_attention_heads: int  # n; d must be divisible by it
+  intermediate_size: int  # f
+  max_position_embeddings: int = 77
+  hidden_act: Literal["gelu", "quick_gelu"] = "quick_gelu"
+  layer_norm_eps: float = 1e-5
+  output: Literal["final", "penultimate"] = "final"
+  dtype: DTypeLike = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self, ids: Int[Array, "b l"], mask: Bool[Array, "b l"]
+  ) -> Float[Array, "b l {self.hidden_size}"]:
+    length = ids.shape[1]
+    self._check(length)
+    d, dtype = self.hidden_size, self.dtype
+    words = nn.Embed(self.vocab_size, d, dtype=dtype, name="word")(ids)
+    positions = nn.Embed(
+      self.max_position_embeddings, d, dtype=dtype, name="position"
+    )(jnp.arange(length))
+    x = before = words + positions[None]
+    causal = jnp.tril(jnp.ones((length, length), jnp.bool_))
+    allowed = causal[None] & mask[:, None, :]
+    for i in range(self.num_hidden_layers):
+      before = x
+      x = ClipLayer(
+        self.num_attention_heads,
+        self.intermediate_size,
+        self.hidden_act,
+        self.layer_norm_eps,
+        dtype,
+        name=f"layer_{i}",
+      )(x, allowed)
+    x = normalization.LayerNorm(self.layer_norm_eps, dtype, name="norm")(x)
+    # Both outputs have the parameters of both, so that a checkpoint is used up;
+    # the compiler drops the layer that is not read.
+    return {"final": x, "penultimate": before}[self.output]
+
+  def _check(self, length: int) -> None:
+    """Refuses sizes that the network has no positions or heads for."""
+    if length > self.max_position_embeddings:
+      raise errors.BadInput(
+        f"{length} tokens given, but this CLIP has"
+        f" {self.max_position_embeddings} positions; truncate to at most that."
+      )
+    if self.hidden_size % self.num_attention_heads:
+      raise errors.BadInput(
+        f"hidden_size {self.hidden_size} is not divisible by"
+        f" num_attention_heads {self.num_attention_heads}; change one of them."
+      )
