@@ -9,7 +9,7 @@ import pytest
 
 from imagen_jax.core import errors
 from imagen_jax.models import bert
-from imagen_jax.weights import from_hf, readers
+from imagen_jax.weights import from_hf
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden" / "bert"
 
@@ -59,14 +59,12 @@ def golden():
 
 
 def run_golden(golden, dtype, **changes):
-  config = readers.read_json(GOLDEN / "config.json")
-  arrays = readers.read_safetensors(GOLDEN / "model.safetensors").arrays
-  module = from_hf.bert_module(config, dtype=dtype).clone(**changes)
-  params = from_hf.bert_params(module, arrays, dtype=dtype)
+  loaded = from_hf.load(GOLDEN, dtype=dtype, param_dtype=dtype)
+  module = loaded.module.clone(**changes)
   apply = jax.jit(lambda p, i, m, s: module.apply({"params": p}, i, m, s))
   return np.asarray(
     apply(
-      params,
+      loaded.params,
       golden["input_ids"].astype(np.int32),
       golden["attention_mask"] > 0,
       golden["token_type_ids"].astype(np.int32),
