@@ -9,7 +9,8 @@ tensor that is left out on purpose. Nothing is dropped or invented silently:
   each of our parameters is filled by exactly one source tensor,
   each shape agrees after the transform,
 
-and whatever does not is listed, all at once, by name and shape.
+and whatever does not is listed, all at once, by name and shape. A plan is made
+from names and shapes alone, before any tensor is read.
 """
 
 import re
@@ -19,6 +20,7 @@ from typing import NamedTuple
 import numpy as np
 
 from imagen_jax.core import errors
+from imagen_jax.weights.tensors import Tensor
 
 Shape = tuple[int, ...]
 Transform = Callable[[np.ndarray], np.ndarray]
@@ -42,36 +44,43 @@ class Rule(NamedTuple):
   transform: Transform = same
 
 
-def apply(
+class Planned(NamedTuple):
+  """Where one of our parameters comes from."""
+
+  source: str
+  transform: Transform
+
+
+def plan(
   rules: Sequence[Rule],
-  arrays: Mapping[str, np.ndarray],
+  tensors: Mapping[str, np.ndarray | Tensor],
   shapes: Mapping[str, Shape],
   *,
   what: str = "checkpoint",
-) -> dict[str, np.ndarray]:
-  """Renames `arrays` into exactly the parameters that `shapes` names.
+) -> dict[str, Planned]:
+  """The one source of each parameter that `shapes` names, or CheckpointError.
 
-  `what` names the checkpoint in errors. The results are float views or copies
-  in the dtype of the file.
+  `what` names the checkpoint in errors.
   """
   problems = []
-  result: dict[str, np.ndarray] = {}
-  origin: dict[str, str] = {}
-  for name, array in arrays.items():
-    rule, target = _match(rules, name)
+  result: dict[str, Planned] = {}
+  for name, tensor in tensors.items():
+    shape = tuple(tensor.shape)
+    rule, target = match(rules, name)
     if rule is None:
-      problems.append(f"unused: {name} {array.shape}, no rule takes it")
+      problems.append(f"unused: {name} {shape}, no rule takes it")
     elif target is None:
       continue
     elif target not in shapes:
-      problems.append(f"unused: {name} {array.shape}, we have no {target}")
-    elif target in origin:
-      problems.append(f"twice: {target} from {origin[target]} and {name}")
+      problems.append(f"unused: {name} {shape}, we have no {target}")
+    elif target in result:
+      first = result[target].source
+      problems.append(f"twice: {target} from {first} and {name}")
     else:
-      origin[target] = name
-      problems += _put(result, target, rule, name, array, shapes[target])
+      result[target] = Planned(name, rule.transform)
+      problems += _misfit(rule, name, shape, target, tuple(shapes[target]))
   for target, shape in shapes.items():
-    if target not in origin:
+    if target not in result:
       problems.append(f"missing: {target} {tuple(shape)}, nothing fills it")
   if problems:
     lines = "\n  ".join(problems)
@@ -81,34 +90,49 @@ def apply(
   return result
 
 
-def _match(rules: Sequence[Rule], name: str) -> tuple[Rule | None, str | None]:
+def apply(
+  rules: Sequence[Rule],
+  arrays: Mapping[str, np.ndarray],
+  shapes: Mapping[str, Shape],
+  *,
+  what: str = "checkpoint",
+) -> dict[str, np.ndarray]:
+  """Renames `arrays` into exactly the parameters that `shapes` names.
+
+  The results are views or copies in the dtype of the file.
+  """
+  planned = plan(rules, arrays, shapes, what=what)
+  return {
+    target: source.transform(arrays[source.source])
+    for target, source in planned.items()
+  }
+
+
+def match(rules: Sequence[Rule], name: str) -> tuple[Rule | None, str | None]:
   """The first rule that takes `name`, and the target it gives."""
   for rule in rules:
-    match = re.fullmatch(rule.source, name)
-    if match:
-      return rule, None if rule.target is None else match.expand(rule.target)
+    found = re.fullmatch(rule.source, name)
+    if found:
+      return rule, None if rule.target is None else found.expand(rule.target)
   return None, None
 
 
-def _put(
-  result: dict[str, np.ndarray],
-  target: str,
-  rule: Rule,
-  name: str,
-  array: np.ndarray,
-  shape: Shape,
+def transformed(transform: Transform, shape: Shape) -> Shape:
+  """The shape that a transform gives; it reads no values."""
+  return transform(np.broadcast_to(np.False_, shape)).shape
+
+
+def _misfit(
+  rule: Rule, name: str, shape: Shape, target: str, expected: Shape
 ) -> list[str]:
-  """Stores the transformed array, or says why its shape is wrong."""
-  expected = tuple(shape)
+  """Says why the transformed shape is wrong, if it is."""
   # Transforms permute or reshape; one that cannot is a wrong shape, too.
   try:
-    value = rule.transform(array)
+    given = transformed(rule.transform, shape)
   except ValueError as error:
-    return [f"wrong shape: {name} {array.shape} for {target}: {error}"]
-  if value.shape != expected:
+    return [f"wrong shape: {name} {shape} for {target}: {error}"]
+  if given != expected:
     return [
-      f"wrong shape: {name} {array.shape} gives {value.shape},"
-      f" {target} is {expected}"
+      f"wrong shape: {name} {shape} gives {given}, {target} is {expected}"
     ]
-  result[target] = value
   return []

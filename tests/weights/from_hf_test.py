@@ -1,126 +1,109 @@
-"""Hugging Face BERT: three spellings of the names, and total accounting."""
+"""Hugging Face folders: families, dtypes, int8, sharding, and refusals."""
 
 import pathlib
-import re
 import shutil
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from imagen_jax.core import errors, tree
+from imagen_jax.models import bert, clip, t5
+from imagen_jax.nn import int8
 from imagen_jax.weights import from_hf, readers
 
-GOLDEN = pathlib.Path(__file__).parents[1] / "golden" / "bert"
+GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
+FOLDERS = {
+  "bert": (GOLDEN / "bert", bert.BertEncoder),
+  "clip_text_model": (GOLDEN / "clip_text", clip.ClipText),
+  "t5": (GOLDEN / "t5" / "text_encoder", t5.T5Encoder),
+}
 
 
-@pytest.fixture(scope="module")
-def config():
-  return readers.read_json(GOLDEN / "config.json")
-
-
-@pytest.fixture(scope="module")
-def module(config):
-  return from_hf.bert_module(config)
-
-
-@pytest.fixture(scope="module")
-def arrays():
-  return readers.read_safetensors(GOLDEN / "model.safetensors").arrays
-
-
-def old_name(name):
-  name = re.sub(r"LayerNorm\.weight$", "LayerNorm.gamma", name)
-  return "bert." + re.sub(r"LayerNorm\.bias$", "LayerNorm.beta", name)
-
-
-def fails(module, arrays):
-  with pytest.raises(errors.CheckpointError) as caught:
-    from_hf.bert_params(module, arrays, what="model.safetensors")
-  return str(caught.value)
-
-
-def test_every_value_is_placed(module, arrays):
-  flat = tree.flatten(from_hf.bert_params(module, arrays))
-  used = {n: a for n, a in arrays.items() if "pooler" not in n}
-  assert len(flat) == len(used)
-  assert sum(a.size for a in flat.values()) == sum(
-    a.size for a in used.values()
-  )
-  np.testing.assert_array_equal(
-    flat["layer_2/ffn_in/kernel"],
-    arrays["encoder.layer.2.intermediate.dense.weight"].T,
-  )
-  np.testing.assert_array_equal(
-    flat["layer_1/attention/value/bias"],
-    arrays["encoder.layer.1.attention.self.value.bias"],
-  )
-
-
-def test_all_spellings_give_the_same(module, arrays):
-  expected = tree.flatten(from_hf.bert_params(module, arrays))
-  prefixed = {"bert." + name: a for name, a in arrays.items()}
-  old = {old_name(name): a for name, a in arrays.items()}
-  assert "bert.embeddings.LayerNorm.gamma" in old
-  for source in (prefixed, old):
-    flat = tree.flatten(from_hf.bert_params(module, source))
-    assert flat.keys() == expected.keys()
-    for name in flat:
-      np.testing.assert_array_equal(flat[name], expected[name])
-
-
-def test_what_an_encoder_does_not_need_is_left_out(module, arrays):
-  extra = {
-    "embeddings.position_ids": np.arange(64)[None],
-    "cls.predictions.bias": np.zeros(120),
-    "cls.seq_relationship.weight": np.zeros((2, 48)),
+@pytest.mark.parametrize("family", FOLDERS)
+def test_config_says_which_family(family):
+  folder, network = FOLDERS[family]
+  loaded = from_hf.load(folder, dtype=jnp.bfloat16, param_dtype=jnp.bfloat16)
+  assert isinstance(loaded.module, network)
+  assert loaded.module.dtype == jnp.bfloat16
+  assert loaded.config == readers.read_json(folder / "config.json")
+  assert loaded.config["model_type"] == family
+  assert {leaf.dtype for leaf in jax.tree.leaves(loaded.params)} == {
+    jnp.dtype(jnp.bfloat16)
   }
-  bare = {n: a for n, a in arrays.items() if "pooler" not in n}
-  a = tree.flatten(from_hf.bert_params(module, dict(arrays) | extra))
-  b = tree.flatten(from_hf.bert_params(module, bare))
-  assert a.keys() == b.keys()
+  assert len(loaded.fingerprint) == 64
 
 
-def test_missing_unused_and_misshapen_are_listed(module, arrays):
-  source = dict(arrays)
-  del source["encoder.layer.1.output.dense.bias"]
-  source["encoder.layer.3.output.dense.bias"] = np.zeros(48)
-  source["encoder.adapter.weight"] = np.zeros((2, 2))
-  source["embeddings.word_embeddings.weight"] = np.zeros((119, 48))
-  message = fails(module, source)
-  assert "missing: layer_1/ffn_out/bias (48,)" in message
-  assert "unused: encoder.layer.3.output.dense.bias (48,)" in message
-  assert "unused: encoder.adapter.weight (2, 2)" in message
-  assert "(119, 48), embeddings/word/embedding is (120, 48)" in message
-  assert "4 problem(s)" in message
+@pytest.mark.parametrize("family", FOLDERS)
+def test_the_parameters_are_those_of_the_network(family):
+  loaded = from_hf.load(FOLDERS[family][0])
+  ids, mask = jnp.ones((1, 4), jnp.int32), jnp.ones((1, 4), bool)
+  shapes = jax.eval_shape(loaded.module.init, jax.random.key(0), ids, mask)
+  assert not tree.diff(loaded.params, shapes["params"])
+  assert tree.diff({}, shapes["params"])
 
 
-def test_both_spellings_at_once_are_refused(module, arrays):
-  source = dict(arrays)
-  source["embeddings.LayerNorm.gamma"] = np.ones(48)
-  assert "twice: embeddings/norm/norm/scale" in fails(module, source)
+def test_float16_and_float32_are_cast_alike():
+  narrow = from_hf.load(GOLDEN / "t5" / "text_encoder_fp16")
+  assert {leaf.dtype for leaf in jax.tree.leaves(narrow.params)} == {
+    jnp.dtype(jnp.float32)
+  }
+  wide = from_hf.load(GOLDEN / "t5" / "text_encoder")
+  assert narrow.fingerprint != wide.fingerprint
 
 
-@pytest.mark.parametrize(
-  ("key", "value"),
-  [
-    ("model_type", "t5"),
-    ("hidden_act", "relu"),
-    ("position_embedding_type", "relative_key"),
-    ("is_decoder", True),
-  ],
-)
-def test_other_networks_are_refused(config, key, value):
-  with pytest.raises(errors.BadInput, match=f"{key}={value!r}"):
-    from_hf.bert_module(config | {key: value})
+def test_int8_is_quantised_float():
+  folder = GOLDEN / "t5" / "text_encoder"
+  narrow, wide = from_hf.load(folder, weights="int8"), from_hf.load(folder)
+  assert narrow.module == wide.module.clone(weights="int8")
+  assert narrow.fingerprint == wide.fingerprint
+  expected = tree.flatten(int8.quantize(wide.params))
+  found = tree.flatten(narrow.params)
+  assert found.keys() == expected.keys()
+  for name, leaf in expected.items():
+    np.testing.assert_array_equal(found[name], leaf)
 
 
-def test_an_incomplete_config_is_refused(config):
-  incomplete = {k: v for k, v in config.items() if k != "vocab_size"}
-  with pytest.raises(errors.BadInput, match="lacks vocab_size"):
-    from_hf.bert_module(incomplete)
+def test_a_mesh_gives_the_same_states():
+  folder = GOLDEN / "t5" / "text_encoder"
+  mesh = jax.sharding.Mesh(np.array(jax.devices()[:4]), ("model",))
+
+  def sharding(name, shape):
+    split = name.endswith("wi_0/kernel") or name.endswith("query/kernel")
+    spec = (None, None, "model") if split else ()
+    return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*spec))
+
+  one, four = from_hf.load(folder), from_hf.load(folder, sharding=sharding)
+  kernel = four.params["layers"]["mlp"]["wi_0"]["kernel"]
+  assert kernel.addressable_shards[0].data.shape == (3, 48, 24)
+  golden = np.load(GOLDEN / "t5" / "text_encoder_io.npz")
+  ids = jnp.asarray(golden["input_ids"], jnp.int32)
+  mask = jnp.asarray(golden["attention_mask"] > 0)
+  apply = jax.jit(lambda p: one.module.apply({"params": p}, ids, mask))
+  np.testing.assert_allclose(
+    apply(four.params), apply(one.params), atol=2e-5, rtol=0
+  )
+
+
+def test_int8_is_for_t5_alone():
+  with pytest.raises(errors.BadInput, match="bert network, which has no int8"):
+    from_hf.load(GOLDEN / "bert", weights="int8")
+
+
+def test_an_unknown_family_is_refused(tmp_path):
+  shutil.copy(GOLDEN / "bert" / "model.safetensors", tmp_path)
+  (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
+  with pytest.raises(errors.BadInput, match=r"'gpt2'; known are bert, clip"):
+    from_hf.load(tmp_path)
 
 
 def test_a_folder_without_weights_is_refused(tmp_path):
-  shutil.copy(GOLDEN / "config.json", tmp_path)
+  shutil.copy(GOLDEN / "bert" / "config.json", tmp_path)
   with pytest.raises(errors.BadInput, match=r"model\.safetensors does not"):
-    from_hf.load_bert(tmp_path)
+    from_hf.load(tmp_path)
+
+
+def test_a_folder_without_config_is_refused(tmp_path):
+  with pytest.raises(errors.BadInput, match=r"config\.json does not"):
+    from_hf.load(tmp_path)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from imagen_jax.core import errors
-from imagen_jax.weights import rules
+from imagen_jax.weights import rules, tensors
 
 RULES = (
   rules.Rule(r"pooler\..*", None),
@@ -76,3 +76,24 @@ def test_two_sources_of_one_parameter_are_named():
 def test_a_transform_that_cannot_is_a_wrong_shape():
   source = arrays() | {"layer.0.weight": np.zeros(6)}
   assert "wrong shape: layer.0.weight (6,) for layer_0/kernel" in fails(source)
+
+
+def test_a_plan_reads_nothing():
+  def read():
+    raise AssertionError("a tensor was read")
+
+  unread = {
+    name: tensors.Tensor(array.shape, array.dtype, read)
+    for name, array in arrays().items()
+  }
+  plan = rules.plan(RULES, unread, SHAPES)
+  assert plan == {
+    "layer_0/kernel": ("layer.0.weight", rules.transpose),
+    "layer_0/bias": ("layer.0.bias", rules.same),
+  }
+  huge = dict(unread)
+  huge["layer.0.weight"] = tensors.Tensor(
+    (1 << 30, 1 << 30), np.dtype(np.float32), read
+  )
+  with pytest.raises(errors.CheckpointError, match=r"gives \(1073741824, 107"):
+    rules.plan(RULES, huge, SHAPES)
