@@ -60,8 +60,19 @@ def _common() -> ConfigDict:
         "dtype": "float32",
         "low_resolution": 0,  # pixels a side of x_lr; 0 for the base
       },
-      "text": {"encoder": "minilm", "max_length": 28},
-      "data": {"name": "emoji", "crop": 0},  # crop: pixels a side; 0 is whole
+      "text": {
+        "encoder": "minilm",  # or the folder of a T5, CLIP or BERT
+        "max_length": 28,
+        "tokenizer": "",  # "" is the one beside the weights
+        "clean": "none",
+        "precision": "float32",
+        "penultimate": False,
+      },
+      "data": {
+        "name": "emoji",
+        "crop": 0,  # pixels a side; 0 is whole
+        "store": "",  # a folder of `imagen embed`; "" encodes in line
+      },
       "optimizer": {
         "name": "adam",
         "learning_rate": 1e-3,

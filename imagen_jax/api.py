@@ -25,7 +25,7 @@ from imagen_jax.cascade import stage as stage_lib
 from imagen_jax.core import errors, tree
 from imagen_jax.core.arrays import Key, Params
 from imagen_jax.diffusion import sampling
-from imagen_jax.text import encoders
+from imagen_jax.text import embedded, embedding, encoders
 
 DEMO = pathlib.Path(__file__).parent / "assets" / "demo"
 BATCH_SIZE = 8
@@ -129,14 +129,14 @@ def embed(
   cascade: pipeline.Cascade,
   params: pipeline.CascadeParams,
   prompts: Sequence[str],
-) -> encoders.Embedded:
+) -> embedded.Embedded:
   """Embeddings of prompts; a blank one is unconditional, all zeros."""
-  text_emb, text_mask = encoders.embed(
+  text_emb, text_mask = embedding.embed(
     cascade.encoder, params["encoder"], prompts
   )
   blank = np.array([not prompt.strip() for prompt in prompts])
   kept = np.where(blank[:, None, None], np.float32(0), text_emb)
-  return encoders.Embedded(kept, text_mask)
+  return embedded.Embedded(kept, text_mask)
 
 
 def describe(
@@ -178,8 +178,8 @@ def load(
 ) -> tuple[pipeline.Cascade, pipeline.CascadeParams]:
   """The cascade of a description, with its weights."""
   settings = check(description)
-  encoder, encoder_params = encoders.load(
-    description.encoder, max_length=description.max_length
+  encoder, encoder_params = build.encoder(
+    description.stages[0].info.text, description.encoder
   )
   params: dict[str, Params] = {"encoder": encoder_params}
   stages = []

@@ -19,6 +19,7 @@ import optax
 from imagen_jax.cascade import folder
 from imagen_jax.cascade import stage as stage_lib
 from imagen_jax.core import errors, files, rng
+from imagen_jax.core.arrays import Params
 from imagen_jax.data import pipeline
 from imagen_jax.diffusion import (
   parameterization,
@@ -28,12 +29,30 @@ from imagen_jax.diffusion import (
 )
 from imagen_jax.evals import sample_grid
 from imagen_jax.models import variants
-from imagen_jax.text import encoders
+from imagen_jax.text import (
+  embedded,
+  embedding,
+  encoders,
+  packages,
+  store_format,
+)
+from imagen_jax.text import store as store_lib
 from imagen_jax.train import loop, optimizers, record
 from imagen_jax.train import state as state_lib
 from imagen_jax.train import step as step_lib
+from imagen_jax.weights import placement
 
 Config: TypeAlias = Mapping | ml_collections.ConfigDict
+
+# `config.text`; stage files of before a field was added lack it.
+TEXT = {
+  "encoder": "minilm",  # a name, a folder, or a T5X checkpoint
+  "max_length": None,
+  "tokenizer": "",  # a file or folder; "" is the one beside the weights
+  "clean": "none",
+  "precision": "float32",
+  "penultimate": False,
+}
 
 
 def plain(config: Config) -> dict:
@@ -96,6 +115,60 @@ def cascade(config: Config, *, demo: files.PathLike) -> folder.Description:
   return folder.with_samplers(description, merged)
 
 
+def encoder(
+  config: Config,
+  name: str | None = None,
+  *,
+  sharding: placement.Sharding | None = None,
+) -> tuple[encoders.TextEncoder, Params]:
+  """`config.text`, with its weights; `name` is where they are now."""
+  fields = TEXT | plain(config)
+  if unknown := fields.keys() - TEXT.keys():
+    raise errors.BadInput(
+      f"text.{sorted(unknown)[0]} is not a field; the fields are"
+      f" {', '.join(TEXT)}."
+    )
+  return encoders.load(
+    name or fields["encoder"],
+    fields["max_length"],
+    tokenizer=fields["tokenizer"] or None,
+    clean=fields["clean"],
+    precision=fields["precision"],
+    penultimate=fields["penultimate"],
+    sharding=sharding,
+  )
+
+
+def store(config: ml_collections.ConfigDict) -> store_lib.EmbeddingStore:
+  """`config.data.store`, if it was made as `config.text` says."""
+  text = TEXT | plain(config.text)
+  package = packages.PACKAGES.get(text["encoder"])
+  plain_weights = package is not None and text["precision"] == "float32"
+  return store_lib.EmbeddingStore(
+    config.data.store,
+    expected=store_format.Identity(
+      encoder=encoders.short_name(text["encoder"]),
+      weights=package.weights_sha256 if plain_weights else None,
+      tokenizer=package.tokenizer_sha256 if package else None,
+      max_length=text["max_length"],
+      width=config.stage.text_width,
+      clean=text["clean"],
+    ),
+  )
+
+
+def _embed(config: ml_collections.ConfigDict) -> tuple[embedded.Embed, str]:
+  """Captions to embeddings, and the fingerprint of the encoder's weights.
+
+  From the store if there is one, and then no encoder is loaded.
+  """
+  if config.data.store:
+    opened = store(config)
+    return opened.embed, opened.identity.weights
+  loaded, params = encoder(config.text)
+  return embedding.memo(loaded, params), loaded.fingerprint
+
+
 def optimizer(
   config: ml_collections.ConfigDict,
 ) -> optax.GradientTransformation:
@@ -133,14 +206,11 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> None:
   stage_ = stage(config.stage)
   sampler(config.sampler)
   rule = optimizer(config)
-  encoder, encoder_params = encoders.load(
-    config.text.encoder, max_length=config.text.max_length
-  )
-  embed = encoders.memo(encoder, encoder_params)
+  embed, encoder_fingerprint = _embed(config)
   batches = source(config)
   key = jax.random.key(config.seed)
   shapes = stage_lib.param_shapes(stage_)
-  hashes = {"encoder": encoder.fingerprint, "data": batches.fingerprint}
+  hashes = {"encoder": encoder_fingerprint, "data": batches.fingerprint}
   record.write_run(folder, plain(config), hashes)
 
   def make_state() -> state_lib.TrainState:
@@ -171,7 +241,7 @@ def _previews(
   config: ml_collections.ConfigDict,
   stage_: stage_lib.Stage,
   batches: pipeline.Pipeline,
-  embed: encoders.Embed,
+  embed: embedded.Embed,
 ) -> list[sample_grid.SampleGrid]:
   """The sample grid of `config.preview`, from held-out pairs."""
   if not config.preview.every:

@@ -21,7 +21,7 @@ from imagen_jax.core import images, rng
 from imagen_jax.diffusion import sampling
 from imagen_jax.models import base_unet, efficient_unet
 from imagen_jax.nn import unet_blocks
-from imagen_jax.text import encoders
+from imagen_jax.text import embedding, encoders
 from imagen_jax.train import loop, optimizers
 from imagen_jax.train import state as state_lib
 from imagen_jax.train import step as step_lib
@@ -152,7 +152,7 @@ def train(stage, steps, workdir, embed):
 def cascade(tmp_path_factory):
   """Prompts -> 32x32 pictures, from stages trained here."""
   encoder, params = encoders.load("minilm", max_length=16)
-  embed = encoders.memo(encoder, params)
+  embed = embedding.memo(encoder, params)
   folder = tmp_path_factory.mktemp("squares")
   base = train(BASE, 700, folder / "base", embed)
   sr = train(SR, 120, folder / "sr", embed)

@@ -36,7 +36,7 @@ class StageInfo:
   """What a stage file says of itself; the first three are plain dicts."""
 
   stage: dict  # `config.stage`
-  text: dict  # `config.text`: encoder, max_length
+  text: dict  # `config.text`: encoder, max_length, ...
   sampler: dict  # `config.sampler`, the settings to sample with
   step: int = 0
   params: str = "ema"
@@ -196,15 +196,26 @@ def check(description: Description) -> None:
         f"{path} enlarges images of {_side(wanted)}, but the stage before"
         f" gives {_side(given)}; choose stages that fit."
       )
-    text = entry.info.text
-    wants = (text["encoder"], text["max_length"])
-    if wants != (description.encoder, description.max_length):
-      raise errors.BadInput(
-        f"{path} was trained with text encoder {wants[0]!r} of {wants[1]}"
-        f" tokens, the cascade uses {description.encoder!r} of"
-        f" {description.max_length}; train both stages with the same text."
-      )
+    _check_text(description, entry)
     given = stage["resolution"]
+
+
+def _check_text(description: Description, entry: Entry) -> None:
+  """Raises BadInput for a stage that was trained with another text."""
+  text, first = entry.info.text, description.stages[0].info.text
+  wants = (text["encoder"], text["max_length"])
+  if wants != (description.encoder, description.max_length):
+    raise errors.BadInput(
+      f"{entry.path.name} was trained with text encoder {wants[0]!r} of"
+      f" {wants[1]} tokens, the cascade uses {description.encoder!r} of"
+      f" {description.max_length}; train both stages with the same text."
+    )
+  for name in sorted(text.keys() & first.keys()):
+    if text[name] != first[name]:
+      raise errors.BadInput(
+        f"{entry.path.name} was trained with text.{name} = {text[name]!r}, the"
+        f" first stage with {first[name]!r}; train both with the same text."
+      )
 
 
 def _entry(folder: epath.Path, row: dict) -> Entry:

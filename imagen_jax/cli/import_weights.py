@@ -1,0 +1,112 @@
+"""`imagen import`: public text encoders into folders that `imagen embed` reads.
+
+A T5X checkpoint becomes a Hugging Face folder; one of Hugging Face is checked,
+rid of what an encoder has no use for, and cast. Either way the result is one
+that `transformers` reads as well.
+"""
+
+import os
+import pathlib
+import shutil
+from collections.abc import Sequence
+
+from imagen_jax.cli import arguments
+from imagen_jax.core import errors
+from imagen_jax.core import files as core_files
+from imagen_jax.text import vocabularies
+from imagen_jax.weights import from_hf, from_t5x, hf_writer
+
+_SUMMARY = """\
+Reads a public checkpoint of a text encoder (T5, CLIP, BERT), checks that every
+tensor has its place, and writes the encoder alone as a folder with config.json,
+safetensors and tokenizer. One tensor is in memory at a time.
+
+--from=t5x   a checkpoint_1000000 of google-research/t5x, local or on gs://
+--from=hf    a folder of Hugging Face
+
+`imagen embed --encoder` reads both without this, too; import once what many
+machines will read."""
+
+_EXAMPLES = (
+  "imagen import --from=t5x --out=encoders/t5_xxl \\",
+  "  --source=gs://t5-data/pretrained_models/t5x/t5_1_1_xxl/checkpoint_1000000",
+  "imagen import --from=hf --source=t5-v1_1-large --out=encoders/t5_large \\",
+  "  --dtype=float32",
+)
+
+_READERS = {"t5x": from_t5x.read, "hf": from_hf.read}
+# What a tokenizer may consist of, in a folder of Hugging Face.
+_TOKENIZER_FILES = (
+  "tokenizer.json",
+  "tokenizer_config.json",
+  "special_tokens_map.json",
+  "spiece.model",
+  "vocab.json",
+  "merges.txt",
+  "vocab.txt",
+)
+
+
+def run(argv: Sequence[str]) -> None:
+  """Parses the flags, checks, and converts."""
+  args = arguments.parse(argv, _parser())
+  source = _READERS[args.kind](args.source)
+  tensors = from_hf.used(source)
+  files = _tokenizer(args.tokenizer, args.kind, args.source)
+  hf_writer.write_hf_folder(tensors, source.config, args.out, args.dtype)
+  out = pathlib.Path(args.out)
+  for name, path in files.items():
+    shutil.copyfile(path, out / name)
+  if not files:
+    (out / "tokenizer.json").write_bytes(vocabularies.t5_json())
+  vocabularies.load(out)
+  size = sum(path.stat().st_size for path in out.iterdir())
+  print(
+    f"{args.out}: {source.config['model_type']}, {len(tensors)} tensors,"
+    f" {core_files.size_text(size)}\nimagen embed --encoder={args.out} ..."
+  )
+
+
+def _parser() -> arguments.Parser:
+  parser = arguments.make("import", _SUMMARY, examples=_EXAMPLES)
+  add = parser.add_argument
+  add(
+    "--from", dest="kind", required=True, choices=_READERS,
+    help="what kind of checkpoint it is",
+  )  # fmt: skip
+  add("--source", required=True, metavar="FOLDER", help="where it is")
+  add("--out", required=True, metavar="FOLDER", help="a new folder")
+  add(
+    "--dtype", default="bfloat16", choices=("float32", "bfloat16"),
+    help="of the weights; default bfloat16",
+  )  # fmt: skip
+  add(
+    "--tokenizer", metavar="FILE",
+    help="tokenizer.json or spiece.model; by default those beside the weights,"
+    " and the vocabulary of T5 for a T5X checkpoint",
+  )  # fmt: skip
+  return parser
+
+
+def _tokenizer(
+  given: str | None, kind: str, source: str
+) -> dict[str, pathlib.Path]:
+  """The files to copy; none where the vocabulary of T5 is meant."""
+  if given is not None:
+    path = pathlib.Path(given)
+    vocabularies.load(path)
+    name = "spiece.model" if path.suffix == ".model" else "tokenizer.json"
+    return {name: path}
+  if kind == "t5x":
+    return {}
+  found = {
+    name: pathlib.Path(source, name)
+    for name in _TOKENIZER_FILES
+    if os.path.isfile(os.path.join(source, name))
+  }
+  if not found:
+    raise errors.BadInput(
+      f"{source} holds no tokenizer; give the encoder's own with --tokenizer."
+    )
+  vocabularies.load(source)
+  return found
