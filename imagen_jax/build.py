@@ -164,7 +164,7 @@ def _embed(config: ml_collections.ConfigDict) -> tuple[embedded.Embed, str]:
   """
   if config.data.store:
     opened = store(config)
-    return opened.embed, opened.identity.weights
+    return opened.embed, opened.manifest.identity.weights
   loaded, params = encoder(config.text)
   return embedding.memo(loaded, params), loaded.fingerprint
 

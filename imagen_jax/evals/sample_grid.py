@@ -12,10 +12,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from etils import epath
+from jaxtyping import Array, Int
 
 from imagen_jax.cascade import stage as stage_lib
 from imagen_jax.core import images, rng
-from imagen_jax.core.arrays import Cond, Params
+from imagen_jax.core.arrays import Cond, Image, Params
 from imagen_jax.diffusion import sampling
 from imagen_jax.train.state import TrainState
 
@@ -53,8 +54,8 @@ def _draw(
   settings: sampling.SamplerSettings,
   params: Params,
   cond: Cond,
-  seed: int,
-):
+  seed: int | Int[Array, ""],
+) -> Image:
   b = cond["text_emb"].shape[0]
   keys = rng.keys_for(jax.random.key(seed), "image", jnp.arange(b))
   text = {name: cond[name] for name in ("text_emb", "text_mask")}
