@@ -5,14 +5,11 @@ rid of what an encoder has no use for, and cast. Either way the result is one
 that `transformers` reads as well.
 """
 
-import os
 import pathlib
-import shutil
 from collections.abc import Sequence
 
 from imagen_jax.cli import arguments
-from imagen_jax.core import errors
-from imagen_jax.core import files as core_files
+from imagen_jax.core import errors, files
 from imagen_jax.text import vocabularies
 from imagen_jax.weights import from_hf, from_t5x, hf_writer
 
@@ -52,18 +49,14 @@ def run(argv: Sequence[str]) -> None:
   args = arguments.parse(argv, _parser())
   source = _READERS[args.kind](args.source)
   tensors = from_hf.used(source)
-  files = _tokenizer(args.tokenizer, args.kind, args.source)
-  hf_writer.write_hf_folder(tensors, source.config, args.out, args.dtype)
-  out = pathlib.Path(args.out)
-  for name, path in files.items():
-    shutil.copyfile(path, out / name)
-  if not files:
-    (out / "tokenizer.json").write_bytes(vocabularies.t5_json())
-  vocabularies.load(out)
-  size = sum(path.stat().st_size for path in out.iterdir())
+  beside = _tokenizer(args.tokenizer, args.kind, args.source)
+  hf_writer.write_hf_folder(
+    tensors, source.config, args.out, args.dtype, beside=beside
+  )
+  size = sum(path.stat().st_size for path in pathlib.Path(args.out).iterdir())
   print(
     f"{args.out}: {source.config['model_type']}, {len(tensors)} tensors,"
-    f" {core_files.size_text(size)}\nimagen embed --encoder={args.out} ..."
+    f" {files.size_text(size)}\nimagen embed --encoder={args.out} ..."
   )
 
 
@@ -88,22 +81,17 @@ def _parser() -> arguments.Parser:
   return parser
 
 
-def _tokenizer(
-  given: str | None, kind: str, source: str
-) -> dict[str, pathlib.Path]:
-  """The files to copy; none where the vocabulary of T5 is meant."""
+def _tokenizer(given: str | None, kind: str, source: str) -> dict[str, bytes]:
+  """The files of the tokenizer, by name."""
   if given is not None:
     path = pathlib.Path(given)
     vocabularies.load(path)
     name = "spiece.model" if path.suffix == ".model" else "tokenizer.json"
-    return {name: path}
+    return {name: path.read_bytes()}
   if kind == "t5x":
-    return {}
-  found = {
-    name: pathlib.Path(source, name)
-    for name in _TOKENIZER_FILES
-    if os.path.isfile(os.path.join(source, name))
-  }
+    return {"tokenizer.json": vocabularies.t5_json()}
+  paths = (pathlib.Path(source, name) for name in _TOKENIZER_FILES)
+  found = {path.name: path.read_bytes() for path in paths if path.is_file()}
   if not found:
     raise errors.BadInput(
       f"{source} holds no tokenizer; give the encoder's own with --tokenizer."

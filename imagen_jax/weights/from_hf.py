@@ -27,6 +27,7 @@ from imagen_jax.weights import (
   hf_bert,
   hf_clip,
   hf_t5,
+  hf_writer,
   placement,
   readers,
   rules,
@@ -123,6 +124,13 @@ def build(
   )
   if weights == "int8":
     network = network.clone(weights=weights)
+  expected = source.config.get(hf_writer.FINGERPRINT, fingerprint)
+  if fingerprint != expected:
+    raise errors.CheckpointError(
+      f"{source.what} is corrupt: its tensors have fingerprint"
+      f" {fingerprint[:12]}..., config.json says {expected[:12]}...; fetch or"
+      " import it again."
+    )
   return Loaded(network, params, fingerprint, source.config)
 
 

@@ -5,6 +5,8 @@
 
 Sizes are known from shapes, so a shard's header is written before its data. The
 folder is made under another name and renamed: it is there whole or not at all.
+config.json keeps the fingerprint of the tensors, which `from_hf` compares when
+it has read them: a flipped bit is found.
 """
 
 import json
@@ -18,7 +20,11 @@ from jaxtyping import DTypeLike
 
 from imagen_jax.core import errors, files
 from imagen_jax.weights import readers
+from imagen_jax.weights import tensors as tensors_lib
 from imagen_jax.weights.tensors import Tensor
+
+# A field of config.json: safetensors have no checksum of their own.
+FINGERPRINT = "imagen_jax_fingerprint"
 
 _CODES = {dtype: code for code, dtype in readers.DTYPES.items()}
 _ENCODERS = {
@@ -33,9 +39,14 @@ def write_hf_folder(
   config: Mapping[str, object],
   out: str | os.PathLike,
   dtype: DTypeLike,
+  *,
+  beside: Mapping[str, bytes] | None = None,
   max_shard_bytes: int = 5 << 30,
 ) -> None:
-  """Writes `tensors`, cast to `dtype`, and `config` as the folder `out`."""
+  """Writes `tensors`, cast to `dtype`, and `config` as the folder `out`.
+
+  `beside` are further small files, by name: the tokenizer's.
+  """
   out = os.path.abspath(out)
   dtype = _known(dtype)
   if os.path.exists(out):
@@ -45,10 +56,13 @@ def write_hf_folder(
   temporary = os.path.join(parent, f".{name}.{uuid.uuid4().hex[:8]}.tmp")
   os.makedirs(temporary)
   try:
-    _write_shards(tensors, temporary, dtype, max_shard_bytes)
-    files.write_json(
-      os.path.join(temporary, "config.json"), _config(config, dtype)
-    )
+    digests = _write_shards(tensors, temporary, dtype, max_shard_bytes)
+    content = _config(config, dtype) | {
+      FINGERPRINT: tensors_lib.fingerprint(digests)
+    }
+    files.write_json(os.path.join(temporary, "config.json"), content)
+    for file, data in (beside or {}).items():
+      files.atomic_write(os.path.join(temporary, file), data)
     os.replace(temporary, out)
   finally:
     shutil.rmtree(temporary, ignore_errors=True)
@@ -76,7 +90,8 @@ def _config(config: Mapping[str, object], dtype: np.dtype) -> dict[str, object]:
 
 def _write_shards(
   tensors: Mapping[str, Tensor], folder: str, dtype: np.dtype, limit: int
-) -> None:
+) -> dict[str, str]:
+  """Returns the digest of each tensor as it was written."""
   shards: list[dict[str, Tensor]] = [{}]
   total = size = 0
   for name, tensor in tensors.items():
@@ -88,20 +103,22 @@ def _write_shards(
     size += nbytes
     total += nbytes
   if len(shards) == 1:
-    _write_file(os.path.join(folder, "model.safetensors"), shards[0], dtype)
-    return
-  where = {}
+    path = os.path.join(folder, "model.safetensors")
+    return _write_file(path, shards[0], dtype)
+  where: dict[str, str] = {}
+  digests: dict[str, str] = {}
   for i, shard in enumerate(shards, start=1):
     file = f"model-{i:05}-of-{len(shards):05}.safetensors"
-    _write_file(os.path.join(folder, file), shard, dtype)
+    digests |= _write_file(os.path.join(folder, file), shard, dtype)
     where |= dict.fromkeys(shard, file)
   index = {"metadata": {"total_size": total}, "weight_map": where}
   files.write_json(os.path.join(folder, "model.safetensors.index.json"), index)
+  return digests
 
 
 def _write_file(
   path: str, tensors: Mapping[str, Tensor], dtype: np.dtype
-) -> None:
+) -> dict[str, str]:
   """A safetensors file: length of the header, header, data without holes."""
   header: dict[str, object] = {"__metadata__": {"format": "pt"}}
   begin = 0
@@ -117,9 +134,12 @@ def _write_file(
   text += b" " * (-len(text) % 8)  # the data begin at a multiple of 8
   with open(path, "wb") as file:
     file.write(len(text).to_bytes(8, "little") + text)
-    for tensor in tensors.values():
+    digests = {}
+    for name, tensor in tensors.items():
       values = np.ascontiguousarray(tensor.read().astype(dtype, copy=False))
+      digests[name] = tensors_lib.digest(values)
       file.write(values.reshape(-1).view(np.uint8))
+  return digests
 
 
 def _nbytes(tensor: Tensor, dtype: np.dtype) -> int:

@@ -7,16 +7,10 @@ then each stacked parameter is a buffer on the device, which its layers are
 written into one after the other, in place. Cast and int8 happen on the device,
 too. The host never holds more than the tensor in hand.
 
-In the same pass a fingerprint is taken of the values as they were stored:
-
-  sha256 over sorted lines "name dtype shape sha256(little-endian C order)"
-
-of the tensors in use. It does not depend on the container: a T5X checkpoint
-seen under its Hugging Face names, one file and many shards give the same.
+In the same pass a fingerprint is taken of the values as they were stored.
 """
 
 import functools
-import hashlib
 import math
 from collections.abc import Callable, Mapping
 from typing import NamedTuple, TypeAlias
@@ -29,6 +23,7 @@ from jaxtyping import Array, DTypeLike, Int
 from imagen_jax.core import arrays, tree
 from imagen_jax.nn import int8
 from imagen_jax.weights import rules
+from imagen_jax.weights import tensors as tensors_lib
 from imagen_jax.weights.tensors import Tensor
 
 # (slash name, shape) of a whole parameter -> where it shall lie; None: default.
@@ -83,7 +78,7 @@ def place(
   def read(part: str) -> np.ndarray:
     source, transform = plan[part]
     values = tensors[source].read()
-    digests[source] = _digest(values)
+    digests[source] = tensors_lib.digest(values)
     return transform(values)
 
   def tensor_size(name: str) -> int:
@@ -95,9 +90,7 @@ def place(
     quantize = weights == "int8" and int8.is_quantized(name)
     form = _Form(name.split("/")[-1], jnp.dtype(dtype), quantize)
     params |= _parameter(form, name, shapes[name], read, sharding)
-  lines = sorted(f"{name} {digest}" for name, digest in digests.items())
-  fingerprint = hashlib.sha256("\n".join(lines).encode()).hexdigest()
-  return tree.unflatten(params), fingerprint
+  return tree.unflatten(params), tensors_lib.fingerprint(digests)
 
 
 def _parts(name: str, shape: tuple[int, ...]) -> list[str]:
@@ -106,14 +99,6 @@ def _parts(name: str, shape: tuple[int, ...]) -> list[str]:
     return [name]
   rest = name.removeprefix(_STACK)
   return [f"{_STACK}{i}/{rest}" for i in range(shape[0])]
-
-
-def _digest(values: np.ndarray) -> str:
-  """dtype, shape and content, in one line."""
-  integers = values.view(f"u{values.dtype.itemsize}")  # quicker to transpose
-  content = np.ascontiguousarray(integers).reshape(-1).view(np.uint8)
-  digest = hashlib.sha256(content).hexdigest()
-  return f"{values.dtype.name} {values.shape} {digest}"
 
 
 def _parameter(

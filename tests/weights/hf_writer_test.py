@@ -124,3 +124,15 @@ def test_an_existing_folder_is_not_touched(source, tmp_path):
 def test_other_dtypes_are_refused(source, tmp_path):
   with pytest.raises(errors.BadInput, match="cannot be written in int8"):
     write(source, tmp_path / "t5", np.int8)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, ml_dtypes.bfloat16])
+def test_a_flipped_bit_is_found_when_it_is_read(source, tmp_path, dtype):
+  out = write(source, tmp_path / "t5", dtype)
+  from_hf.load(out)
+  path = out / "model.safetensors"
+  content = bytearray(path.read_bytes())
+  content[-1000] ^= 1
+  path.write_bytes(content)
+  with pytest.raises(errors.CheckpointError, match=r"t5 is corrupt.*import it"):
+    from_hf.load(out)
