@@ -32,7 +32,8 @@ bytes. On several hosts each writes its own shards into one shared folder.
 
 captions  .txt (a caption a line), .jsonl, .tsv, .csv, .parquet, WebDataset
           .tar, also .gz; patterns as "captions/*.tar"; tfds:NAME[:SPLIT];
-          seqio:TASK[:SPLIT]; emoji (the captions of the demo's pictures)
+          seqio:TASK[:SPLIT]; set:FOLDER (of `imagen data build`); emoji
+          (the captions of the demo's pictures)
 encoder   minilm; the folder of a T5, CLIP or BERT; a T5X checkpoint, local or
           on gs://"""
 

@@ -44,6 +44,11 @@ COMMANDS = {
     "captions to an embedding store, for training without an encoder",
     "imagen embed --captions=captions.txt --out=store",
   ),
+  "data": Command(
+    "imagen_jax.cli.data",
+    "images and captions to sets for training; what is in a set",
+    "imagen data build --images=pictures --out=sets/pictures",
+  ),
   "import": Command(
     "imagen_jax.cli.import_weights",
     "public checkpoints of text encoders into folders that embed reads",

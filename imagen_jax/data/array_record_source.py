@@ -2,10 +2,13 @@
 
 A folder holds `manifest.json` and the shards it lists, in order:
 
-  {"name": ..., "records": n, "image_size": 256, "groups": {name: count},
+  {"name": ..., "records": n,
    "shards": [{"file": ..., "records": n, "bytes": n, "sha256": hex}, ...]}
 
-Record i of the set is record i - (records of the shards before) of its shard.
+and whatever else is known of the set: "image_size" of the emoji set, which is
+read as `records.Record`; "format" of sets that `imagen data build` makes, which
+are read as `examples.Example`. Record i of the set is record i - (records of
+the shards before) of its shard.
 """
 
 import bisect
@@ -15,7 +18,8 @@ import json
 import os
 import pathlib
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Generic, TypeVar
 
 from array_record.python import array_record_module
 
@@ -23,8 +27,10 @@ from imagen_jax.core import errors, files
 from imagen_jax.data import records
 
 MANIFEST = "manifest.json"
-# One record a chunk, for random access; WebP does not compress further.
+# One record a chunk, for random access; images do not compress further.
 _WRITER_OPTIONS = "group_size:1,uncompressed"
+
+T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,9 +48,20 @@ class Manifest:
   """What a set is meant to hold, and the SHA-256 of the manifest itself."""
 
   name: str
-  image_size: int
   shards: tuple[Shard, ...]
+  content: dict[str, files.Json]  # all of it
   fingerprint: str
+
+  @property
+  def image_size(self) -> int:
+    """The one size of all images, or DataError where they have none."""
+    size = self.content.get("image_size")
+    if not isinstance(size, int):
+      raise errors.DataError(
+        f"the set {self.name!r} has image_size {size!r} in its {MANIFEST}, a"
+        " number of pixels was expected; fetch or build the set again."
+      )
+    return size
 
 
 def read_manifest(folder: files.PathLike) -> Manifest:
@@ -58,7 +75,7 @@ def read_manifest(folder: files.PathLike) -> Manifest:
       )
       for s in content["shards"]
     )
-    name, size = str(content["name"]), int(content["image_size"])
+    name = str(content["name"])
   except FileNotFoundError as error:
     raise errors.DataError(
       f"no {MANIFEST} in {os.fspath(folder)!r}; give the folder of a set, or"
@@ -69,43 +86,72 @@ def read_manifest(folder: files.PathLike) -> Manifest:
       f"{str(path)!r} is not a manifest of shards ({error!r}); fetch or build"
       " the set again."
     ) from error
-  return Manifest(name, size, shards, files.sha256_file(path))
+  return Manifest(name, shards, content, files.sha256_file(path))
 
 
-def verify(folder: files.PathLike, manifest: Manifest) -> None:
-  """Compares size and SHA-256 of every shard with the manifest."""
+def damage(
+  folder: files.PathLike, shard: Shard, *, contents: bool = True
+) -> str | None:
+  """What is wrong with a shard; only its size is seen without `contents`."""
+  path = pathlib.Path(folder) / shard.file
+  try:
+    size = path.stat().st_size
+    if size != shard.bytes:
+      return (
+        f"shard {str(path)!r} is damaged: {size} bytes, its manifest says"
+        f" {shard.bytes}"
+      )
+    digest = files.sha256_file(path) if contents else shard.sha256
+  except OSError as error:
+    return f"shard {str(path)!r} cannot be read ({error.strerror})"
+  if digest != shard.sha256:
+    return (
+      f"shard {str(path)!r} is damaged: SHA-256 {digest[:12]}..., its manifest"
+      f" says {shard.sha256[:12]}..."
+    )
+  return None
+
+
+def verify(
+  folder: files.PathLike, manifest: Manifest, *, contents: bool = True
+) -> None:
+  """Raises DataError for the first shard that is not as the manifest says."""
   for shard in manifest.shards:
-    path = pathlib.Path(folder) / shard.file
-    try:
-      size, digest = path.stat().st_size, files.sha256_file(path)
-    except OSError as error:
+    if wrong := damage(folder, shard, contents=contents):
       raise errors.DataError(
-        f"shard {str(path)!r} of set {manifest.name!r} cannot be read"
-        f" ({error.strerror}); fetch or build the set again."
-      ) from error
-    if (size, digest) != (shard.bytes, shard.sha256):
-      raise errors.DataError(
-        f"shard {str(path)!r} is damaged: {size} bytes with SHA-256"
-        f" {digest[:12]}..., its manifest says {shard.bytes} bytes with"
-        f" {shard.sha256[:12]}...; fetch or build the set again."
+        f"{wrong}; fetch or build the set {manifest.name!r} again."
       )
 
 
-class ArrayRecordSource:
+class ArrayRecordSource(Generic[T]):
   """Random access to the records of a folder of shards.
 
-  Readers are opened on first use, one for each thread. `checked` compares the
-  shards with the manifest on opening, which reads each byte once.
+  Readers are opened on first use, one for each thread; a copy by pickle opens
+  its own. `checked` compares the shards with the manifest on opening, which
+  reads each byte once.
   """
 
-  def __init__(self, folder: files.PathLike, *, checked: bool = True):
+  def __init__(
+    self,
+    folder: files.PathLike,
+    *,
+    decode: Callable[[bytes], T] = records.decode,
+    checked: bool = True,
+  ):
     self.manifest = read_manifest(folder)
     if checked:
       verify(folder, self.manifest)
     self._folder = pathlib.Path(folder)
+    self._decode = decode
     counts = (shard.records for shard in self.manifest.shards)
     self._ends = list(itertools.accumulate(counts))
     self._local = threading.local()
+
+  def __getstate__(self) -> dict[str, object]:
+    return {k: v for k, v in self.__dict__.items() if k != "_local"}
+
+  def __setstate__(self, state: dict[str, object]) -> None:
+    self.__dict__.update(state, _local=threading.local())
 
   @property
   def fingerprint(self) -> str:
@@ -115,19 +161,22 @@ class ArrayRecordSource:
   def __len__(self) -> int:
     return self._ends[-1] if self._ends else 0
 
-  def __getitem__(self, index: int) -> records.Record:
+  def __getitem__(self, index: int) -> T:
     if not 0 <= index < len(self):
       raise IndexError(f"record {index} of a set of {len(self)}")
     shard = bisect.bisect_right(self._ends, index)
-    start = self._ends[shard - 1] if shard else 0
-    return records.decode(self._read(shard, [index - start])[0])
+    row = index - (self._ends[shard - 1] if shard else 0)
+    try:
+      return self._decode(self._read(shard, [row])[0])
+    except errors.DataError as error:
+      raise errors.DataError(f"record {index}: {error}") from error
 
-  def read_all(self) -> list[records.Record]:
+  def read_all(self) -> list[T]:
     """Every record, in order."""
     found = []
     for number, shard in enumerate(self.manifest.shards):
       rows = self._read(number, range(shard.records))
-      found.extend(records.decode(row) for row in rows)
+      found.extend(self._decode(row) for row in rows)
     return found
 
   def _read(self, number: int, rows: Sequence[int]) -> list[bytes]:
@@ -155,16 +204,23 @@ class ArrayRecordSource:
     return readers[number]
 
 
-def write_shard(path: files.PathLike, rows: Sequence[records.Record]) -> Shard:
+def write_shard(
+  path: files.PathLike,
+  rows: Iterable[T],
+  *,
+  encode: Callable[[T], bytes] = records.encode,
+) -> Shard:
   """Writes one shard and returns its line of the manifest."""
   path = pathlib.Path(path)
   writer = array_record_module.ArrayRecordWriter(str(path), _WRITER_OPTIONS)
-  for row in rows:
-    writer.write(records.encode(row))
-  writer.close()
-  return Shard(
-    path.name, len(rows), path.stat().st_size, files.sha256_file(path)
-  )
+  count = 0
+  try:
+    for row in rows:
+      writer.write(encode(row))
+      count += 1
+  finally:
+    writer.close()
+  return Shard(path.name, count, path.stat().st_size, files.sha256_file(path))
 
 
 def write_manifest(
@@ -172,14 +228,15 @@ def write_manifest(
   shards: Sequence[Shard],
   *,
   name: str,
-  image_size: int,
+  image_size: int | None = None,
   notes: dict[str, files.Json],
 ) -> None:
   """Writes the manifest of a set; `notes` are further fields of it."""
   content = notes | {
     "name": name,
-    "image_size": image_size,
     "records": sum(shard.records for shard in shards),
     "shards": [dataclasses.asdict(shard) for shard in shards],
   }
+  if image_size is not None:
+    content["image_size"] = image_size
   files.write_json(pathlib.Path(folder) / MANIFEST, content)

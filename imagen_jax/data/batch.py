@@ -6,7 +6,8 @@
   text_mask  bool    [b l], true where a token is real
 
 A pipeline yields `image`, `x_lr` and, for the encoder and for people, `caption`
-(a list of str) with `object` and `colour` (int32 [b], indices into the set).
+(a list of str). The emoji set adds `object` and `colour` (int32 [b], indices
+into the set), sets of images `key` (a list of str).
 """
 
 import jax

@@ -4,6 +4,7 @@
   open_captions(["a.txt", "b.csv"])
   open_captions("tfds:coco_captions/2014:val")     tfds:NAME[/CONFIG][:SPLIT]
   open_captions("seqio:my_task:train", module="my_package.tasks")
+  open_captions("set:sets/pictures")               of `imagen data build`
   open_captions("emoji")                           those of the demo's pictures
 
 Captions are read as a stream, in an order that is always the same, and as often
@@ -23,6 +24,7 @@ from imagen_jax.data import (
   caption_files,
   colours,
   emoji,
+  examples,
   seqio_captions,
   tfds_captions,
 )
@@ -70,6 +72,8 @@ def open_captions(
   kind, _, rest = name.partition(":")
   if name == "emoji":
     read = _emoji
+  elif kind == "set":
+    read = functools.partial(_set, rest)
   elif kind == "tfds":
     dataset, split = _split(rest)
     read = functools.partial(
@@ -100,6 +104,13 @@ def _split(rest: str) -> tuple[str, str]:
       " tfds:coco_captions:val."
     )
   return match[1], match[2] or "train"
+
+
+def _set(folder: str) -> Iterator[str | None]:
+  """All captions of a set that `imagen data build` made."""
+  source = examples.open_set(folder)
+  for index in range(len(source)):
+    yield from source[index].captions
 
 
 def _emoji() -> Iterator[str | None]:
