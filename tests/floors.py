@@ -38,6 +38,7 @@ FLOORS = {
   "nn/normalization": (2, 1),
   "nn/resampling": (2, 1),
   "nn/attention": (2, 1),
+  "nn/token_attention": (2, 1),
   "nn/resnet": (2, 2),
   "nn/attention_blocks": (2, 2),
   "nn/text_pooling": (2, 2),

@@ -279,3 +279,5 @@ def _print_estimate(source: caption_sources.Captions, cfg: ConfigDict) -> None:
     f"store       {files.size_text(found.bytes)} in {shards:,} shard(s) of"
     f" {cfg.store.dtype}, width {seen.width}, encoder {seen.name}"
   )
+  for caption, words in found.lost:
+    print(f"for example {caption[:40]!r}... loses {words[:60]!r}")

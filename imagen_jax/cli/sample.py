@@ -1,6 +1,7 @@
 """`imagen sample`: prompts to images through the cascade."""
 
 import argparse
+import dataclasses
 import pathlib
 import time
 from collections.abc import Sequence
@@ -77,6 +78,10 @@ def _parser() -> arguments.Parser:
     "--weights", metavar="FOLDER",
     help="a cascade that `imagen export` wrote; default: the shipped demo",
   )  # fmt: skip
+  add(
+    "--encoder", metavar="FOLDER",
+    help="where the text encoder is now, if not where it was in training",
+  )  # fmt: skip
   config.add_flag(parser, required=False)
   stage_settings.add_flags(parser)
   add(
@@ -152,7 +157,10 @@ def _describe(args: argparse.Namespace, cfg) -> folder.Description:
       "--weights and --config both name a cascade; give one, or"
       " --config.weights=FOLDER."
     )
-  return api.describe(args.weights if cfg is None else cfg)
+  description = api.describe(args.weights if cfg is None else cfg)
+  if args.encoder is None:
+    return description
+  return dataclasses.replace(description, encoder=args.encoder)
 
 
 def _sample(

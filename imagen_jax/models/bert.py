@@ -22,8 +22,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, DTypeLike, Float, Int
 
 from imagen_jax.core import errors
+from imagen_jax.nn import token_attention
 
-_PRECISION = jax.lax.Precision.HIGHEST
+_PRECISION = token_attention.PRECISION
 
 
 def _wide(dtype: DTypeLike) -> jnp.dtype:
@@ -89,16 +90,12 @@ class BertSelfAttention(nn.Module):
     for name in ("query", "key", "value"):
       dense = nn.Dense(d, dtype=self.dtype, precision=_PRECISION, name=name)
       heads[name] = dense(x).reshape(b, length, n, d // n)
-    logits = jnp.einsum(
-      "bqnk,bsnk->bnqs", heads["query"], heads["key"], precision=_PRECISION
-    )
-    logits = logits.astype(_wide(self.dtype)) / (d // n) ** 0.5
-    # The lowest finite number, not -inf: a row without tokens stays finite.
-    lowest = jnp.finfo(logits.dtype).min
-    logits = jnp.where(mask[:, None, None, :], logits, lowest)
-    probs = jax.nn.softmax(logits, axis=-1).astype(self.dtype)
-    y = jnp.einsum(
-      "bnqs,bsnk->bqnk", probs, heads["value"], precision=_PRECISION
+    y = token_attention.attend(
+      heads["query"],
+      heads["key"],
+      heads["value"],
+      mask[:, None, :],
+      scale=(d // n) ** -0.5,
     )
     out = nn.Dense(d, dtype=self.dtype, precision=_PRECISION, name="out")
     return out(y.reshape(b, length, d))

@@ -28,9 +28,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, DTypeLike, Float, Int
 
 from imagen_jax.core import errors
-from imagen_jax.nn import normalization
+from imagen_jax.nn import normalization, token_attention
 
-_PRECISION = jax.lax.Precision.HIGHEST
+_PRECISION = token_attention.PRECISION
 
 States = Float[Array, "b l d"]
 # [b q s], true where a query may read a source; None where all may.
@@ -63,18 +63,12 @@ class ClipAttention(nn.Module):
     for name in ("query", "key", "value"):
       dense = nn.Dense(d, dtype=self.dtype, precision=_PRECISION, name=name)
       heads[name] = dense(x).reshape(b, length, n, d // n)
-    logits = jnp.einsum(
-      "bqnk,bsnk->bnqs", heads["query"], heads["key"], precision=_PRECISION
-    )
-    logits = logits.astype(jnp.promote_types(self.dtype, jnp.float32))
-    logits = logits / (d // n) ** 0.5
-    if allowed is not None:
-      # The lowest finite number, not -inf: a row without sources stays finite.
-      lowest = jnp.finfo(logits.dtype).min
-      logits = jnp.where(allowed[:, None], logits, lowest)
-    probs = jax.nn.softmax(logits, axis=-1).astype(self.dtype)
-    y = jnp.einsum(
-      "bnqs,bsnk->bqnk", probs, heads["value"], precision=_PRECISION
+    y = token_attention.attend(
+      heads["query"],
+      heads["key"],
+      heads["value"],
+      allowed,
+      scale=(d // n) ** -0.5,
     )
     out = nn.Dense(d, dtype=self.dtype, precision=_PRECISION, name="out")
     return out(y.reshape(b, length, d))

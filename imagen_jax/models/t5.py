@@ -31,11 +31,9 @@ import numpy as np
 from jaxtyping import Array, Bool, DTypeLike, Float, Int
 
 from imagen_jax.core import errors
-from imagen_jax.nn import initializers, int8
+from imagen_jax.nn import initializers, int8, token_attention
 
 FeedForward: TypeAlias = Literal["gated-gelu", "relu"]
-
-_PRECISION = jax.lax.Precision.HIGHEST
 
 
 def buckets(
@@ -113,17 +111,12 @@ class Attention(nn.Module):
     for name in ("query", "key", "value"):
       dense = int8.Dense(n * k, self.weights, self.dtype, name=name)
       heads[name] = dense(x).reshape(b, length, n, k)
-    logits = jnp.einsum(
-      "bqnk,bsnk->bnqs", heads["query"], heads["key"], precision=_PRECISION
-    )
-    wide = jnp.promote_types(self.dtype, jnp.float32)
-    logits = logits.astype(wide) + bias[None].astype(wide)
-    # The lowest finite number, not -inf: a row without tokens stays finite.
-    lowest = jnp.finfo(wide).min
-    logits = jnp.where(mask[:, None, None, :], logits, lowest)
-    probs = jax.nn.softmax(logits, axis=-1).astype(self.dtype)
-    y = jnp.einsum(
-      "bnqs,bsnk->bqnk", probs, heads["value"], precision=_PRECISION
+    y = token_attention.attend(
+      heads["query"],
+      heads["key"],
+      heads["value"],
+      mask[:, None, :],
+      bias=bias,
     )
     out = int8.Dense(d, self.weights, self.dtype, name="out")
     return out(y.reshape(b, length, n * k))

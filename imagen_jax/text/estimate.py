@@ -7,6 +7,7 @@ from typing import NamedTuple
 from imagen_jax.text import encoders, store_format, store_index, tokenizers
 
 _BLOCK = 4096  # captions in one call of the tokenizer
+_SHOWN = 3  # captions that are cut
 
 
 class Estimate(NamedTuple):
@@ -18,6 +19,7 @@ class Estimate(NamedTuple):
   truncated: int  # captions that do not fit
   unknown: int  # captions with words that the tokenizer lacks
   bytes: int
+  lost: list[tuple[str, str]]  # a few captions, and the words they lose
 
 
 def estimate(
@@ -29,6 +31,7 @@ def estimate(
 ) -> Estimate:
   """Reads all captions once; keeps 16 bytes of each different one."""
   known: set[bytes] = set()
+  lost: list[tuple[str, str]] = []
   examples = tokens = truncated = unknown = 0
   stream = iter(captions)
   while block := list(itertools.islice(stream, _BLOCK)):
@@ -43,6 +46,8 @@ def estimate(
     examples += len(block)
     tokens += sum(map(len, found.ids))
     truncated += sum(map(bool, found.cut))
+    pairs = zip(new.values(), found.cut, strict=True)
+    lost += [(c, words) for c, words in pairs if words][: _SHOWN - len(lost)]
     unknown += sum(map(bool, found.unknown))
   size = store_format.estimate_bytes(
     examples=examples,
@@ -51,4 +56,4 @@ def estimate(
     dtype=dtype,
     width=seen.width,
   )
-  return Estimate(examples, len(known), tokens, truncated, unknown, size)
+  return Estimate(examples, len(known), tokens, truncated, unknown, size, lost)

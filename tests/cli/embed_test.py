@@ -149,15 +149,15 @@ def test_a_dry_run_counts_and_writes_nothing(t5_folder, tmp_path, capsys):
   texts = [*captions(100), "red " * 90, "苹果"]
   source = write(tmp_path / "captions.txt", texts)
   out = tmp_path / "store"
-  (t5_folder / "model.safetensors.index.json").stat()
   embed.run([*arguments(source, t5_folder, out), "--dry_run"])
   said = capsys.readouterr().out
   assert not out.exists()
   embed.run(arguments(source, t5_folder, out))
   manifest = store.EmbeddingStore(out).manifest
-  assert f"{manifest.examples} , of which".replace(" ,", ",") in said
+  assert f"{manifest.examples}, of which {manifest.captions} " in said
   assert f"{manifest.tokens:,}, " in said
   assert "truncated   1 at 64 tokens" in said
+  assert "'red red red red red red red red red red '... loses 'red red" in said
   assert "unknown     1 hold words" in said
   assert "width 48, encoder tiny_t5" in said
 

