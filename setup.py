@@ -59,6 +59,7 @@ EXTRAS = {
     "tensorflow-cpu>=2.20",
     "tensorflow-datasets>=4.9",
   ],
+  "wandb": ["wandb>=0.17"],
   "eval": ["matplotlib>=3.9", "scipy>=1.14"],
   "serve": ["fastapi>=0.115", "uvicorn>=0.30"],
   "tpu": ["jax[tpu]>=0.10,<0.13"],

@@ -72,6 +72,16 @@ def _common() -> ConfigDict:
         "name": "emoji",
         "crop": 0,  # pixels a side; 0 is whole
         "store": "",  # a folder of `imagen embed`; "" encodes in line
+        # The rest is of name "images": folders that `imagen data build` made.
+        "paths": (),
+        "weights": (),  # how often each set is drawn; () is by their sizes
+        "place": "centre",  # of the square in the picture; or random
+        "flip_probability": 0.0,
+        "flip_exempt": ("left", "right"),  # words of captions not to flip
+        "upscale": False,  # enlarge pictures below the resolution, else skip
+        "threads": 2,
+        "max_rejects": 100,  # examples that cannot be used, and
+        "max_reject_fraction": 0.001,  # their share, before the run stops
       },
       "optimizer": {
         "name": "adam",
@@ -82,14 +92,25 @@ def _common() -> ConfigDict:
         "b1": 0.9,
         "b2": 0.99,
         "eps": 1e-8,
+        # (pattern of names, factor of the learning rate); 0 freezes.
+        "rules": (),
       },
       "train": {
         "steps": 5000,
         "batch_size": 16,
         "ema_decay": 0.999,
         "log_every": 50,
+        "micro_batches": 1,  # parts that a batch is computed in
+        "spike_deviations": 0.0,  # skips an update beyond so many; 0 never
+        "max_skipped": 1000,
+        "max_skipped_in_a_row": 10,
         "checkpoint_every": 250,
-        "keep": 2,
+        "keep": 2,  # the newest checkpoints,
+        "keep_every": 0,  # each of so many steps, for good,
+        "keep_best": 0,  # and so many by the number of a row
+        "best_by": "loss",
+        "higher_is_better": False,
+        "watchdog_minutes": 0.0,  # for one step; 0 is no watchdog
       },
       "sampler": {
         "steps": 32,
@@ -97,7 +118,9 @@ def _common() -> ConfigDict:
         "guidance_weight": 3.0,
         "threshold": "dynamic",
       },
-      "preview": {"every": 500},  # steps between sample grids; 0 for none
+      "preview": {"every": 500},  # steps between looks at samples; 0 for none
+      "profile": {"first": 10, "steps": 0},  # a trace of so many steps
+      "log": {"wandb": ""},  # a project of Weights & Biases
     }
   )
 

@@ -1,4 +1,6 @@
-"""The one reader of configs: ConfigDict -> stage, optimizer, source, run.
+"""The reader of configs: ConfigDict -> stage, encoder, optimizer, source.
+
+`build_training.py` makes a run of them.
 
 A config has the fields of `configs/demo.py`. Field names of `stage.fields` are
 those of the network's module (Appendix F), so a module's own fields are the
@@ -18,28 +20,25 @@ import optax
 
 from imagen_jax.cascade import folder
 from imagen_jax.cascade import stage as stage_lib
-from imagen_jax.core import errors, files, rng
+from imagen_jax.core import errors, files
 from imagen_jax.core.arrays import Params
-from imagen_jax.data import pipeline
+from imagen_jax.data import (
+  examples,
+  image_pipeline,
+  image_view,
+  pipeline,
+  rejects,
+)
 from imagen_jax.diffusion import (
   parameterization,
   sampling,
   schedules,
   weighting,
 )
-from imagen_jax.evals import sample_grid
 from imagen_jax.models import variants
-from imagen_jax.text import (
-  embedded,
-  embedding,
-  encoders,
-  packages,
-  store_format,
-)
+from imagen_jax.text import encoders, packages, store_format
 from imagen_jax.text import store as store_lib
-from imagen_jax.train import loop, optimizers, record
-from imagen_jax.train import state as state_lib
-from imagen_jax.train import step as step_lib
+from imagen_jax.train import optimizers
 from imagen_jax.weights import placement
 
 Config: TypeAlias = Mapping | ml_collections.ConfigDict
@@ -73,14 +72,14 @@ def stage(config: Config) -> stage_lib.Stage:
   weighting.check_weighting(fields["weighting"])
   fields["schedule"] = schedules.by_name(fields["schedule"])
   fields["low_resolution"] = fields["low_resolution"] or None
-  built = _construct(stage_lib.Stage, fields | {"module": module}, "stage")
+  built = construct(stage_lib.Stage, fields | {"module": module}, "stage")
   stage_lib.check(built)
   return built
 
 
 def sampler(config: Config) -> sampling.SamplerSettings:
   """`config.sampler`."""
-  settings = _construct(sampling.SamplerSettings, plain(config), "sampler")
+  settings = construct(sampling.SamplerSettings, plain(config), "sampler")
   sampling.check(settings)
   return settings
 
@@ -157,18 +156,6 @@ def store(config: ml_collections.ConfigDict) -> store_lib.EmbeddingStore:
   )
 
 
-def _embed(config: ml_collections.ConfigDict) -> tuple[embedded.Embed, str]:
-  """Captions to embeddings, and the fingerprint of the encoder's weights.
-
-  From the store if there is one, and then no encoder is loaded.
-  """
-  if config.data.store:
-    opened = store(config)
-    return opened.embed, opened.manifest.identity.weights
-  loaded, params = encoder(config.text)
-  return embedding.memo(loaded, params), loaded.fingerprint
-
-
 def optimizer(
   config: ml_collections.ConfigDict,
 ) -> optax.GradientTransformation:
@@ -181,14 +168,29 @@ def optimizer(
     decay=fields.pop("decay"),
     total_steps=config.train.steps,
   )
+  fields["rules"] = rules(config)
   return optimizers.make(fields.pop("name"), schedule, **fields)
 
 
-def source(config: ml_collections.ConfigDict) -> loop.Source:
-  """The batches of `config.data` at the stage's resolutions."""
+def rules(config: ml_collections.ConfigDict) -> optimizers.Rules:
+  """`config.optimizer.rules`: (pattern, factor of the learning rate)."""
+  return tuple(
+    (str(pattern), float(factor)) for pattern, factor in config.optimizer.rules
+  )
+
+
+def source(
+  config: ml_collections.ConfigDict, report: rejects.Report | None = None
+) -> pipeline.Pipeline | image_pipeline.ImagePipeline:
+  """The batches of `config.data` at the stage's resolutions.
+
+  `report` is told of each example that could not be used.
+  """
+  if config.data.name == "images":
+    return _images(config, report)
   if config.data.name != "emoji":
     raise errors.BadInput(
-      f"data.name {config.data.name!r} is not known; use emoji."
+      f"data.name {config.data.name!r} is not known; use emoji or images."
     )
   return pipeline.make(
     batch_size=config.train.batch_size,
@@ -199,76 +201,38 @@ def source(config: ml_collections.ConfigDict) -> loop.Source:
   )
 
 
-def train(config: ml_collections.ConfigDict, workdir: str) -> None:
-  """Trains `config.stage` in `workdir`, from its newest checkpoint if any."""
-  folder = files.check_writable(workdir)
-  record.check_same_stage(folder, plain(config))
-  stage_ = stage(config.stage)
-  sampler(config.sampler)
-  rule = optimizer(config)
-  embed, encoder_fingerprint = _embed(config)
-  batches = source(config)
-  key = jax.random.key(config.seed)
-  shapes = stage_lib.param_shapes(stage_)
-  hashes = {"encoder": encoder_fingerprint, "data": batches.fingerprint}
-  record.write_run(folder, plain(config), hashes)
-
-  def make_state() -> state_lib.TrainState:
-    params = stage_lib.init(stage_, rng.key_for(key, "init"))
-    return state_lib.create(params, rule)
-
-  def prepare(batch: loop.Batch) -> dict:
-    text_emb, text_mask = embed(batch["caption"])
-    images = {n: batch[n] for n in ("image", "x_lr") if n in batch}
-    return images | {"text_emb": text_emb, "text_mask": text_mask}
-
-  loop.train(
-    make_state=make_state,
-    abstract_state=state_lib.abstract(shapes, rule),
-    train_step=step_lib.make_train_step(
-      stage_, rule, ema_decay=config.train.ema_decay
-    ),
-    source=batches,
-    prepare=prepare,
-    key=rng.key_for(key, "train"),
-    workdir=folder,
-    options=_options(config),
-    evaluators=_previews(config, stage_, batches, embed),
+def _images(
+  config: ml_collections.ConfigDict, report: rejects.Report | None
+) -> image_pipeline.ImagePipeline:
+  data = config.data
+  if not data.paths:
+    raise errors.BadInput(
+      "data.paths is empty; give folders that `imagen data build` made."
+    )
+  view = image_view.View(
+    config.stage.resolution,
+    low_resolution=config.stage.low_resolution or None,
+    crop=data.crop or None,
+    place=data.place,
+    flip_probability=data.flip_probability,
+    flip_exempt=tuple(data.flip_exempt),
+    upscale=data.upscale,
+  )
+  return image_pipeline.make(
+    [examples.open_set(path) for path in data.paths],
+    view,
+    batch_size=config.train.batch_size,
+    weights=tuple(data.weights) or None,
+    seed=config.seed,
+    host_index=jax.process_index(),
+    host_count=jax.process_count(),
+    threads=data.threads,
+    budget=rejects.Budget(data.max_rejects, data.max_reject_fraction),
+    report=report,
   )
 
 
-def _previews(
-  config: ml_collections.ConfigDict,
-  stage_: stage_lib.Stage,
-  batches: pipeline.Pipeline,
-  embed: embedded.Embed,
-) -> list[sample_grid.SampleGrid]:
-  """The sample grid of `config.preview`, from held-out pairs."""
-  if not config.preview.every:
-    return []
-  shown = pipeline.showcase(batches)
-  text_emb, text_mask = embed(shown["caption"])
-  cond = {"text_emb": text_emb, "text_mask": text_mask}
-  if "x_lr" in shown:
-    cond["x_lr"] = shown["x_lr"]
-  cond = jax.tree.map(jnp.asarray, cond)
-  grid = sample_grid.SampleGrid(
-    stage=stage_,
-    cond=cond,
-    settings=sampler(config.sampler),
-    every=config.preview.every,
-    columns=len(shown["caption"]),
-  )
-  return [grid]
-
-
-def _options(config: ml_collections.ConfigDict) -> loop.Options:
-  fields = plain(config.train)
-  del fields["ema_decay"]
-  return _construct(loop.Options, fields, "train")
-
-
-def _construct(kind: type, fields: dict, where: str):
+def construct(kind: type, fields: dict, where: str):
   """`kind(**fields)`, where an unknown field names its near misses."""
   known = [f.name for f in dataclasses.fields(kind) if f.init]
   for name in fields:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from configs import demo
-from imagen_jax import build
+from imagen_jax import build, build_training
 from imagen_jax.cli import embed
 from imagen_jax.core import errors, files
 from imagen_jax.data import pipeline
@@ -53,13 +53,13 @@ def losses(workdir) -> list[float]:
 def test_the_losses_are_those_of_the_encoder_in_line(
   store, tmp_path, monkeypatch
 ):
-  build.train(config(), str(tmp_path / "inline"))
+  build_training.train(config(), str(tmp_path / "inline"))
 
   def absent(name):
     raise AssertionError(f"the encoder {name} was asked for")
 
   monkeypatch.setattr(packages, "find", absent)
-  build.train(config(store), str(tmp_path / "store"))
+  build_training.train(config(store), str(tmp_path / "store"))
   inline, stored = (losses(tmp_path / name) for name in ("inline", "store"))
   assert len(inline) == 3 and np.ptp(inline) > 1e-3
   np.testing.assert_allclose(stored, inline, rtol=1e-5)
@@ -86,7 +86,7 @@ def test_a_store_of_another_text_is_refused(
   cfg = config(store)
   cfg.update_from_flattened_dict({field: value})
   with pytest.raises(errors.BadInput, match=message):
-    build.train(cfg, str(tmp_path / "run"))
+    build_training.train(cfg, str(tmp_path / "run"))
 
 
 def test_a_caption_that_was_not_embedded_is_named(store):

@@ -4,6 +4,7 @@ A file is written beside its final name and renamed, so that a reader never sees
 half of it.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -38,17 +39,25 @@ def write_json(path: PathLike, value: Json) -> None:
 
 
 def append_jsonl(path: PathLike, value: dict) -> None:
-  """Appends one JSON object as one line (local paths)."""
-  with open(path, "a", encoding="utf-8") as file:
-    file.write(json.dumps(value, ensure_ascii=False) + "\n")
+  """Appends one JSON object as one line (local paths).
+
+  Where a killed program left half a line, that line is ended first.
+  """
+  line = json.dumps(value, ensure_ascii=False) + "\n"
+  with open(path, "ab+") as file:
+    if file.tell():
+      file.seek(-1, os.SEEK_END)
+      line = line if file.read(1) == b"\n" else f"\n{line}"
+    file.write(line.encode())
 
 
 def read_jsonl(path: PathLike) -> Iterator[dict]:
-  """The objects of a JSON-lines file; a torn last line is passed over."""
-  with open(path, encoding="utf-8") as file:
+  """The objects of a JSON-lines file; a torn line is passed over."""
+  with open(path, encoding="utf-8", errors="replace") as file:
     for line in file:
       if line.endswith("\n") and line.strip():
-        yield json.loads(line)
+        with contextlib.suppress(json.JSONDecodeError):
+          yield json.loads(line)
 
 
 def sha256_file(path: PathLike) -> str:

@@ -34,7 +34,7 @@ class SampleGrid:
 
   def __call__(
     self, state: TrainState, step: int, workdir: epath.Path
-  ) -> dict[str, float]:
+  ) -> dict[str, float | np.ndarray]:
     x0 = np.asarray(
       _draw(self.stage, self.settings, state.ema_params, self.cond, self.seed)
     )
@@ -45,7 +45,7 @@ class SampleGrid:
     pixels = images.to_uint8(np.concatenate(shown))
     sheet = images.grid(pixels, self.columns)
     images.write_png(workdir / "samples" / f"{step:08d}.png", sheet)
-    return {}
+    return {"samples": sheet}
 
 
 @partial(jax.jit, static_argnums=(0, 1))

@@ -5,6 +5,7 @@ The loop knows this protocol alone; `build.py` brings the parts.
 
 from typing import Protocol, runtime_checkable
 
+import numpy as np
 from etils import epath
 
 from imagen_jax.train.state import TrainState
@@ -18,6 +19,9 @@ class Evaluator(Protocol):
 
   def __call__(
     self, state: TrainState, step: int, workdir: epath.Path
-  ) -> dict[str, float]:
-    """Writes what it makes under `workdir`; returns numbers to log."""
+  ) -> dict[str, float | np.ndarray]:
+    """Writes what it makes under `workdir`; returns what to log.
+
+    Numbers, and pictures [h w 3] in uint8.
+    """
     ...

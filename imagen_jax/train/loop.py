@@ -2,33 +2,34 @@
 
 Every step is a function of (state, batch of step n, root key), and the batch of
 step n is a function of (data, seed, n); so a run that stops and starts again
-goes on as if it had not stopped. Metrics of a window are read when the window
-is over, while the next step runs.
+goes on as if it had not stopped. The numbers of a step are read while the next
+one runs. What is evaluated at a step is logged with it, and then it is saved.
 """
 
+import contextlib
 import dataclasses
-import math
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol, TypeAlias, runtime_checkable
 
 import jax
-import numpy as np
 import tqdm
 from absl import logging
 from etils import epath
 
-from imagen_jax.core import errors, files
+from imagen_jax.core import errors, faults
 from imagen_jax.core.arrays import Cond, Key
 from imagen_jax.train import checkpoints as checkpoints_lib
-from imagen_jax.train import record
+from imagen_jax.train import clock as clock_lib
+from imagen_jax.train import events as events_lib
+from imagen_jax.train import guards, preemption, watchdog, window
+from imagen_jax.train import profiler as profiler_lib
 from imagen_jax.train import step as step_lib
+from imagen_jax.train import writers as writers_lib
 from imagen_jax.train.evaluator import Evaluator
 from imagen_jax.train.state import TrainState
 
-Batch: TypeAlias = dict[str, np.ndarray | list[str] | jax.Array]
+Batch: TypeAlias = window.Batch
 Prepare: TypeAlias = Callable[[Batch], Cond]
 
 
@@ -45,13 +46,21 @@ class Source(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-  """When to do what, in steps."""
+  """When to do what, in steps; and how much is too much."""
 
   steps: int
-  batch_size: int
+  batch_size: int  # of all processes together
   log_every: int = 50
   checkpoint_every: int = 1000
-  keep: int = 3
+  keep: int = 3  # the newest checkpoints
+  keep_every: int = 0  # and for good each of so many steps; 0 is none
+  keep_best: int = 0  # and so many by the number `best_by` of a row
+  best_by: str = "loss"
+  higher_is_better: bool = False
+  max_skipped: int = 1000  # spikes in all
+  max_skipped_in_a_row: int = 10
+  watchdog_minutes: float = 0.0  # for a step; 0 is no watchdog
+  allow_dtype_cast: bool = False  # of a checkpoint's leaves
 
 
 def train(
@@ -65,150 +74,204 @@ def train(
   workdir: epath.Path,
   options: Options,
   evaluators: Sequence[Evaluator] = (),
+  make_writers: Callable[[epath.Path, int], writers_lib.Writers] = (
+    writers_lib.make
+  ),
+  profiler: profiler_lib.Profiler | None = None,
+  flops_per_image: float = 0.0,
 ) -> TrainState:
   """Trains from the newest checkpoint of `workdir`, or from `make_state`.
 
   `prepare` turns a host batch (with captions) into what the step reads.
-  Raises NonFinite at a loss or gradient that is not finite, StopRequested
-  after SIGTERM, each with the last good state committed.
+  `make_writers(workdir, step)` says where rows go from that step on; with
+  `flops_per_image` they have TFLOP/s. Raises NonFinite, at what is not finite
+  or too many spikes, with the last good state committed; StopRequested after
+  SIGTERM, with this one.
   """
-  saver = checkpoints_lib.Checkpoints(workdir, keep=options.keep)
-  state = _start(saver, make_state, abstract_state, workdir)
-  step = first = int(state.step)
-  run_step = jax.jit(train_step, donate_argnums=0)
-  stop = _StopSignal()
-  window = _Window(workdir, options)
-  bar = tqdm.tqdm(
-    total=options.steps, initial=step, unit="step", mininterval=1.0
-  )
-  batches = source.batches(step)
-  try:
-    while step < options.steps and not stop.requested:
-      state, metrics = run_step(state, prepare(next(batches)), key)
+  events = events_lib.Events(workdir)
+  step = 0
+  with _exit_told(events, lambda: step), contextlib.ExitStack() as closing:
+    stop = closing.enter_context(preemption.StopSignal())
+    dog = closing.enter_context(
+      watchdog.Watchdog(
+        workdir,
+        minutes=options.watchdog_minutes,
+        report=lambda why: events(
+          "watchdog", step, why, code=watchdog.EXIT_CODE
+        ),
+      )
+    )
+    saver = closing.enter_context(_Saver(workdir, options, events))
+    dog.watch("restoring", slow=True)
+    state = saver.restore(make_state, abstract_state)
+    step = first = int(state.step)
+    writers = make_writers(workdir, step)
+    closing.callback(writers.close)
+    numbers = window.Window(
+      workdir,
+      max_skipped=options.max_skipped,
+      max_skipped_in_a_row=options.max_skipped_in_a_row,
+    )
+    clock = clock_lib.Clock(options.batch_size, flops_per_image=flops_per_image)
+    if profiler is not None:
+      closing.callback(profiler.close)
+    bar = closing.enter_context(_bar(step, options.steps))
+    run_step = jax.jit(train_step, donate_argnums=0)
+    batches = source.batches(step)
+
+    while step < options.steps and not stop.reached(step):
+      compiles = step == first
+      dog.watch(f"step {step + 1}", slow=compiles)
+      if profiler is not None:
+        profiler.before(step + 1)
+      with clock.waiting("data_wait"):
+        faults.point("loader")
+        batch = next(batches)
+      with _compiling(clock, events, step) if compiles else _NOTHING:
+        state, metrics = run_step(state, prepare(batch), key)
       step += 1
+      clock.step()
+      numbers.add(step, metrics, batch)
+      if profiler is not None:
+        profiler.after(step, state)
       bar.update()
-      window.add(metrics)
-      last = step == options.steps
-      if last or step % options.log_every == 0 or step == first + 1:
-        bar.set_postfix_str(window.close(step))
-      if last or step % options.checkpoint_every == 0:
-        window.check(step)
-        _save(saver, step, state, workdir)
+      faults.point("after_step")
+
+      last, row = step == options.steps, {}
+      if last or compiles or step % options.log_every == 0:
+        row = numbers.close()
+        row |= clock.close() | clock_lib.memory()
+        bar.set_postfix_str(f"loss {row['loss']:.4f}")
       for evaluator in evaluators:
         if last or step % evaluator.every == 0:
-          window.log(step, evaluator(state, step, workdir))
-    if stop.requested and step < options.steps:
-      window.check(step)
-      _save(saver, step, state, workdir)
-      record.event(workdir, "preempt", step)
+          numbers.read()
+          dog.watch(f"{type(evaluator).__name__} at step {step}", slow=True)
+          with clock.waiting("evaluate"):
+            faults.point("eval")
+            row |= evaluator(state, step, workdir)
+      writers.write(step, row)
+      writers.flush()
+      saver.note_committed()
+      if last or step % options.checkpoint_every == 0:
+        numbers.read()
+        dog.watch(f"saving step {step}", slow=True)
+        with clock.waiting("save"):
+          saver.save(step, state, row.get(options.best_by))
+
+    numbers.read()
+    dog.watch(f"saving step {step}", slow=True)
+    saver.finish(step, state)
+    if step < options.steps:
+      events("preempt", step)
       raise errors.StopRequested(
         f"stopped on request at step {step} of {options.steps}, checkpoint"
         " committed; run the same command to go on."
       )
-  except errors.NonFinite as error:
-    record.event(workdir, "exit", step, str(error))
+  return state
+
+
+class _Saver:
+  """Checkpoints with the events, checks and faults that go with them."""
+
+  def __init__(
+    self, workdir: epath.Path, options: Options, events: events_lib.Events
+  ):
+    self._cast = options.allow_dtype_cast
+    self._events = events
+    self._started: dict[int, float] = {}
+    self._last: int | None = None
+    self._checkpoints = checkpoints_lib.Checkpoints(
+      workdir,
+      keep=options.keep,
+      keep_every=options.keep_every,
+      keep_best=options.keep_best,
+      higher_is_better=options.higher_is_better,
+    )
+
+  def __enter__(self) -> "_Saver":
+    return self
+
+  def __exit__(self, *_: object) -> None:
+    self._checkpoints.close()
+
+  def restore(
+    self, make_state: Callable[[], TrainState], abstract_state: TrainState
+  ) -> TrainState:
+    """The newest checkpoint that is whole, or a new state."""
+    start, latest = time.monotonic(), self._checkpoints.latest_step()
+    self._events("start", latest or 0)
+    if latest is None:
+      return make_state()
+    state = self._checkpoints.restore(
+      abstract_state,
+      allow_dtype_cast=self._cast,
+      on_fallback=lambda step, why: self._events("damaged", step, why),
+    )
+    self._last = int(state.step)
+    logging.info("resuming from step %d", self._last)
+    seconds = time.monotonic() - start
+    self._events("restore", self._last, seconds=seconds)
+    return state
+
+  def save(
+    self, step: int, state: TrainState, score: float | None = None
+  ) -> None:
+    """Copies the state to the host; it is written while training goes on."""
+    guards.check_finite(state)
+    faults.point("before_save")
+    self._started[step] = time.monotonic()
+    self._checkpoints.save(step, state, score=score)
+    self._last = step
+    faults.point("after_save")
+
+  def note_committed(self) -> None:
+    """Events for saves that are done; one that failed raises here."""
+    for step in self._checkpoints.check():
+      seconds = time.monotonic() - self._started.pop(step)
+      self._events("save", step, seconds=seconds)
+
+  def finish(self, step: int, state: TrainState) -> None:
+    """Saves the last step, unless it is, and waits until all is committed."""
+    if self._last != step:
+      self.save(step, state)
+    self._checkpoints.wait()
+    self.note_committed()
+
+
+_NOTHING = contextlib.nullcontext()
+
+
+@contextlib.contextmanager
+def _compiling(
+  clock: clock_lib.Clock, events: events_lib.Events, step: int
+) -> Iterator[None]:
+  """Counts and tells the time of the first step of a start."""
+  start = time.monotonic()
+  with clock.waiting("compile"):
+    yield
+  events("compile", step, seconds=time.monotonic() - start)
+
+
+@contextlib.contextmanager
+def _exit_told(
+  events: events_lib.Events, step: Callable[[], int]
+) -> Iterator[None]:
+  """The last event is the exit, with the code that the command will have."""
+  try:
+    yield
+  except BaseException as error:
+    interrupted = isinstance(error, KeyboardInterrupt)
+    code = getattr(error, "exit_code", 130 if interrupted else 1)
+    events("exit", step(), f"{type(error).__name__}: {error}", code=code)
     raise
-  finally:
-    bar.close()
-    stop.restore()
-    saver.close()
-  record.event(workdir, "exit", step, "done")
-  return state
+  events("exit", step(), "done", code=0)
 
 
-def _start(
-  saver: checkpoints_lib.Checkpoints,
-  make_state: Callable[[], TrainState],
-  abstract_state: TrainState,
-  workdir: epath.Path,
-) -> TrainState:
-  """The newest checkpoint, or a new state."""
-  latest = saver.latest_step()
-  if latest is None:
-    record.event(workdir, "start", 0)
-    return make_state()
-  logging.info("resuming from step %d", latest)
-  state = saver.restore(abstract_state, latest)
-  _drop_metrics_after(workdir, latest)
-  record.event(workdir, "restore", latest)
-  return state
-
-
-def _save(
-  saver: checkpoints_lib.Checkpoints,
-  step: int,
-  state: TrainState,
-  workdir: epath.Path,
-) -> None:
-  if saver.latest_step() == step:
-    return
-  saver.save(step, state, wait=True)
-  record.event(workdir, "save", step)
-
-
-def _drop_metrics_after(workdir: epath.Path, step: int) -> None:
-  """Forgets what was logged after the checkpoint: steps stay increasing."""
-  path = workdir / "metrics.jsonl"
-  if not path.exists():
-    return
-  kept = [row for row in files.read_jsonl(path) if row["step"] <= step]
-  path.unlink()
-  for row in kept:
-    files.append_jsonl(path, row)
-
-
-class _Window:
-  """Metrics since the last log line; the only place that waits for numbers."""
-
-  def __init__(self, workdir: epath.Path, options: Options):
-    self._path = workdir / "metrics.jsonl"
-    self._batch_size = options.batch_size
-    self._metrics: list[step_lib.Metrics] = []
-    self._started = time.monotonic()
-
-  def add(self, metrics: step_lib.Metrics) -> None:
-    self._metrics.append(metrics)
-
-  def check(self, step: int) -> None:
-    """Raises NonFinite if a step of the window was not finite."""
-    first = step - len(self._metrics) + 1
-    for i, metrics in enumerate(jax.device_get(self._metrics)):
-      bad = [name for name, x in metrics.items() if not math.isfinite(x)]
-      if bad:
-        raise errors.NonFinite(
-          f"{' and '.join(bad)} not finite at step {first + i}; that update"
-          " was not applied. Look at the batch of that step, or lower the"
-          " learning rate, and start from the last checkpoint."
-        )
-
-  def close(self, step: int) -> str:
-    """Logs the window's means; returns them as a short text."""
-    self.check(step)
-    host = jax.device_get(self._metrics)
-    means = {n: float(np.mean([m[n] for m in host])) for n in host[0]}
-    seconds = time.monotonic() - self._started
-    rate = len(host) * self._batch_size / seconds
-    self.log(step, means | {"images_per_s": rate})
-    self._metrics, self._started = [], time.monotonic()
-    return f"loss {means['loss']:.4f}, {rate:.1f} images/s"
-
-  def log(self, step: int, values: dict[str, float]) -> None:
-    if values:
-      files.append_jsonl(self._path, {"step": step} | values)
-
-
-class _StopSignal:
-  """Notes SIGTERM, so that the loop ends between two steps."""
-
-  def __init__(self):
-    self.requested = False
-    self._previous = None
-    if threading.current_thread() is threading.main_thread():
-      self._previous = signal.signal(signal.SIGTERM, self._note)
-
-  def _note(self, *_: object) -> None:
-    self.requested = True
-
-  def restore(self) -> None:
-    if self._previous is not None:
-      signal.signal(signal.SIGTERM, self._previous)
+def _bar(step: int, steps: int) -> tqdm.tqdm:
+  return tqdm.tqdm(
+    total=steps,
+    initial=step,
+    unit="step",
+    mininterval=1.0,
+    disable=jax.process_index() > 0,
+  )

@@ -1,6 +1,6 @@
 """`run.json`: what a run was, enough to start it again.
 
-And `events.jsonl`: start, restore, save, stop, each with its time.
+And what may change when it goes on.
 """
 
 import hashlib
@@ -8,15 +8,45 @@ import importlib.metadata
 import json
 import platform
 import subprocess
-import time
+from collections.abc import Collection
 from pathlib import Path
 
 import jax
+from absl import logging
 from etils import epath
 
 from imagen_jax.core import errors, files
 
 _PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "numpy", "grain")
+
+# What a checkpoint says of its run.
+_IDENTITY = ("config", "config_hash", "hashes")
+
+# Fields, or sections, that may change when a run goes on: they decide when
+# something is written or shown, not what is learned. `train.steps` may grow.
+FREE = (
+  "data.max_reject_fraction",
+  "data.max_rejects",
+  "data.store",  # the hash of its weights may not
+  "data.threads",
+  "log",
+  "preview",
+  "profile",
+  "sampler",
+  "train.allow_dtype_cast",
+  "train.best_by",
+  "train.checkpoint_every",
+  "train.higher_is_better",
+  "train.keep",
+  "train.keep_best",
+  "train.keep_every",
+  "train.log_every",
+  "train.max_skipped",
+  "train.max_skipped_in_a_row",
+  "train.watchdog_minutes",
+)
+_MAY_GROW = "train.steps"
+_ABSENT = "absent"
 
 
 def config_hash(config: dict) -> str:
@@ -40,30 +70,61 @@ def write_run(
   files.write_json(workdir / "run.json", run)
 
 
-def check_same_stage(workdir: epath.Path, config: dict) -> None:
-  """Raises BadInput if the run in `workdir` was of another `config.stage`.
-
-  A checkpoint has the shapes of a network alone: a stage with another
-  prediction or schedule would fit it, and train on to nonsense.
-  """
+def read_run(workdir: epath.Path) -> dict | None:
+  """Config and fingerprints of `run.json`, as a checkpoint keeps them."""
   path = workdir / "run.json"
   if not path.exists():
-    return
-  saved = json.loads(path.read_text())["config"]["stage"]
-  for name in sorted(saved.keys() & config["stage"].keys()):
-    given = json.loads(json.dumps(config["stage"][name]))
-    if given != saved[name]:
-      raise errors.BadInput(
-        f"{workdir} holds a run with stage.{name} = {saved[name]!r}, and now it"
-        f" is {given!r}; use that again, or another --workdir."
-      )
+    return None
+  run = json.loads(path.read_text())
+  return {name: run.get(name) for name in _IDENTITY}
 
 
-def event(workdir: epath.Path, kind: str, step: int, reason: str = "") -> None:
-  """Appends one event, stamped with wall time."""
-  entry = {"event": kind, "step": step, "time": round(time.time(), 3)}
-  entry |= {"reason": reason} if reason else {}
-  files.append_jsonl(workdir / "events.jsonl", entry)
+def check_resume(saved: dict, current: dict, allow: Collection[str]) -> None:
+  """Raises BadInput if a run would go on as another run.
+
+  Both have "config" and "hashes", as `read_run` gives them; `allow` has names
+  of fields or sections that may change all the same.
+  """
+  before, now = _fields(saved), _fields(current)
+  changes = []
+  for name in sorted(before.keys() | now.keys()):
+    old, new = before.get(name, _ABSENT), now.get(name, _ABSENT)
+    grows = name == _MAY_GROW and _ABSENT not in (old, new) and new >= old
+    if old == new or grows or _is_in(name, FREE):
+      continue
+    if _is_in(name, allow):
+      logging.warning("%s was %r and is now %r, as allowed", name, old, new)
+      continue
+    changes.append(
+      f"{name} was {old!r} and is now {new!r} (--allow_change={name})"
+    )
+  if changes:
+    more = f", and {len(changes) - 8} more" if len(changes) > 8 else ""
+    raise errors.BadInput(
+      f"the checkpoint is of another run: {'; '.join(changes[:8])}{more}. Use"
+      " its values, or another --workdir, or the flag beside each to go on with"
+      " the new value."
+    )
+
+
+def _fields(run: dict) -> dict[str, files.Json]:
+  """{"optimizer.name": "adam", "hashes.data": ...}, as JSON has the values."""
+  found = {}
+
+  def flatten(prefix: str, value: files.Json) -> None:
+    if isinstance(value, dict) and value:
+      for name, inner in value.items():
+        flatten(f"{prefix}.{name}" if prefix else name, inner)
+    else:
+      found[prefix] = value
+
+  flatten("", json.loads(json.dumps(run["config"], default=str)))
+  flatten("hashes", run["hashes"])
+  return found
+
+
+def _is_in(name: str, sections: Collection[str]) -> bool:
+  return any(name == s or name.startswith(f"{s}.") for s in sections)
 
 
 def _versions() -> dict[str, str]:

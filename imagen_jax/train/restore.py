@@ -1,7 +1,8 @@
 """The parameters of a checkpoint, without the rest: to export and to sample.
 
-`ema_params` or `params` of `workdir/checkpoints/STEP/`; the optimizer's state
-stays on disk. A run that trains in the same workdir is not disturbed.
+`ema_params` or `params` of `workdir/checkpoints/STEP/`, verified by its
+manifest; the optimizer's state stays on disk. A run that trains in the same
+workdir is not disturbed: nothing is renamed, and a damaged step is an error.
 """
 
 import os
@@ -9,15 +10,15 @@ from typing import Literal, NamedTuple
 
 import jax
 import orbax.checkpoint as ocp
+from absl import logging
 from etils import epath
 
 from imagen_jax.core import errors, tree
 from imagen_jax.core.arrays import Params
-from imagen_jax.train import checkpoints
+from imagen_jax.train import manifest, step_folders, strict_restore
 
 Which = Literal["ema", "raw"]
 _FIELDS = {"ema": "ema_params", "raw": "params"}
-_ITEM = "default"  # Orbax's name for what a checkpoint of one item holds
 
 
 class Restored(NamedTuple):
@@ -33,10 +34,13 @@ def restore_params(
   *,
   which: Which = "ema",
   step: int | None = None,
+  verify: bool = True,
 ) -> Restored:
   """The parameters at `step` (the newest by default), checked by `shapes`."""
-  folder = epath.Path(workdir).absolute() / checkpoints.FOLDER
+  folder = epath.Path(workdir).absolute() / step_folders.FOLDER
   step = _step(folder, step)
+  if verify:
+    _verify(folder, step)
   item = {_FIELDS[which]: shapes}
   arguments = ocp.args.PyTreeRestore(
     item=item,
@@ -45,7 +49,8 @@ def restore_params(
   )
   try:
     with ocp.PyTreeCheckpointer() as reader:
-      params = reader.restore(folder / str(step) / _ITEM, args=arguments)
+      path = folder / str(step) / strict_restore.ITEM
+      params = reader.restore(path, args=arguments)
   except Exception as error:
     raise errors.CheckpointError(
       f"cannot read step {step} of {folder}: {str(error).splitlines()[0]}"
@@ -56,17 +61,34 @@ def restore_params(
 
 
 def _step(folder: epath.Path, step: int | None) -> int:
-  found = []
-  if folder.exists():
-    found = sorted(ocp.utils.checkpoint_steps(folder))
+  found = step_folders.steps_in(folder)
   if step is None and found:
-    return found[-1]
+    # The newest may have been committed this moment, and not be sealed yet.
+    sealed = [n for n in found if step_folders.is_sealed(folder, n)]
+    return (sealed or found)[-1]
   if step not in found or step is None:
     raise errors.BadInput(
       f"no checkpoint{'' if step is None else f' of step {step}'} in"
       f" {os.fspath(folder)!r}; there are {found or 'none'}."
     )
   return step
+
+
+def _verify(folder: epath.Path, step: int) -> None:
+  """Raises CheckpointError if files are not what the manifest says."""
+  if not step_folders.is_sealed(folder, step):
+    logging.warning("step %d of %s has no manifest to verify", step, folder)
+    return
+  try:
+    found = manifest.faults_of(folder, step)
+  except OSError as error:  # as of a step that a run has deleted since
+    raise strict_restore.unreadable(folder / str(step), error) from error
+  if found:
+    others = [n for n in step_folders.steps_in(folder) if n != step]
+    raise errors.CheckpointError(
+      f"step {step} of {folder} is damaged: {'; '.join(found[:3])}. Other steps"
+      f" are {others or 'none'}."
+    )
 
 
 def _check(params: Params, shapes: Params, where: str) -> None:

@@ -11,10 +11,26 @@ from jaxtyping import PyTree
 
 from imagen_jax.core.arrays import Params
 
+WINDOW = 128  # updates that the spike guard looks back
+
+
+@flax.struct.dataclass
+class Guard:
+  """What `guards` knows of the past: a ring of the last updates that counted.
+
+  Leaves are arrays, or what stands for them, as in `TrainState`.
+  """
+
+  losses: PyTree  # float32, (WINDOW,)
+  grad_norms: PyTree  # float32, (WINDOW,)
+  seen: PyTree  # int32, (): updates that were applied
+  skipped: PyTree  # int32, (): updates that were not, in all
+  skipped_in_a_row: PyTree  # int32, (): up to now
+
 
 @flax.struct.dataclass
 class TrainState:
-  """`step` counts the updates done; `ema_params` is what is sampled from.
+  """`step` counts the batches used; `ema_params` is what is sampled from.
 
   Leaves are arrays, or what stands for them: shapes, shardings, names.
   """
@@ -23,6 +39,7 @@ class TrainState:
   params: Params
   ema_params: Params
   opt_state: PyTree
+  guard: Guard
 
 
 def create(params: Params, optimizer: optax.GradientTransformation):
@@ -32,6 +49,13 @@ def create(params: Params, optimizer: optax.GradientTransformation):
     params=params,
     ema_params=jax.tree.map(jnp.copy, params),
     opt_state=jax.jit(optimizer.init)(params),
+    guard=Guard(
+      losses=jnp.zeros(WINDOW, jnp.float32),
+      grad_norms=jnp.zeros(WINDOW, jnp.float32),
+      seen=jnp.zeros((), jnp.int32),
+      skipped=jnp.zeros((), jnp.int32),
+      skipped_in_a_row=jnp.zeros((), jnp.int32),
+    ),
   )
 
 

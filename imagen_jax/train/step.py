@@ -1,24 +1,24 @@
-"""One training step: loss, gradients, update, EMA, nothing else.
+"""One training step: loss, gradients, update, EMA, guards, nothing else.
 
-A step whose loss or gradient is not finite leaves the state as it was, so that
-nothing non-finite can reach a checkpoint; the loop then stops and says so.
+The metrics of a step are floats, which are averaged over steps; integers, which
+count, so that the newest holds; and the bins of `metrics`.
 """
 
 from collections.abc import Callable
 from typing import TypeAlias
 
-import jax
-import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from imagen_jax.cascade import stage as stage_lib
 from imagen_jax.core import rng
 from imagen_jax.core.arrays import Cond, Key, Params
-from imagen_jax.train import ema
+from imagen_jax.train import ema, gradients, guards
+from imagen_jax.train import metrics as metrics_lib
 from imagen_jax.train.state import TrainState
 
-Metrics: TypeAlias = dict[str, Float[Array, ""]]
+Metric: TypeAlias = Float[Array, ""] | Int[Array, ""] | Float[Array, "bins 2"]
+Metrics: TypeAlias = dict[str, Metric]
 TrainStep: TypeAlias = Callable[
   [TrainState, Cond, Key], tuple[TrainState, Metrics]
 ]
@@ -29,16 +29,26 @@ def make_train_step(
   optimizer: optax.GradientTransformation,
   *,
   ema_decay: float,
+  micro_batches: int = 1,
+  spike_deviations: float = 0.0,
+  freeze: Callable[[Params], Params] = lambda grads: grads,
 ) -> TrainStep:
-  """(state, batch, root key) -> (state, metrics): pure, to be jitted."""
+  """(state, batch, root key) -> (state, metrics): pure, to be jitted.
 
-  def mean_loss(params: Params, batch: Cond, key: Key) -> Float[Array, ""]:
-    return stage_lib.loss(stage, params, batch, key).per_example.mean()
+  `spike_deviations` is that of `guards`, 0 for no guard. `freeze` puts zeros
+  for the gradients of frozen parameters, which then are not computed.
+  """
 
   def train_step(state: TrainState, batch: Cond, key: Key):
-    step_key = rng.key_for(key, "train", state.step)
-    loss, grads = jax.value_and_grad(mean_loss)(state.params, batch, step_key)
-    grad_norm = optax.global_norm(grads)
+    key = rng.key_for(key, "train", state.step)
+    grads, losses = gradients.of_batch(
+      stage, state.params, batch, key, micro_batches=micro_batches
+    )
+    loss, grads = losses.per_example.mean(), freeze(grads)
+    norm = optax.global_norm(grads)
+    spike = guards.is_spike(
+      state.guard, loss, norm, deviations=spike_deviations
+    )
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     decay = ema.decay_at(state.step, ema_decay)
@@ -47,9 +57,19 @@ def make_train_step(
       params=params,
       ema_params=ema.update(state.ema_params, params, decay),
       opt_state=opt_state,
+      guard=guards.after(state.guard, loss, norm, spike),
     )
-    finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
-    new = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, state)
-    return new, {"loss": loss, "grad_norm": grad_norm}
+    metrics = {
+      "loss": loss,
+      "grad_norm": norm,
+      "param_norm": optax.global_norm(params),
+      "update_norm": optax.global_norm(updates),
+      "ema_decay": decay,
+      "updates": new.guard.seen,
+      "skipped": new.guard.skipped,
+      "skipped_in_a_row": new.guard.skipped_in_a_row,
+    } | metrics_lib.by_logsnr(losses)
+    finite = guards.all_finite(metrics)
+    return guards.choose(new, state, finite=finite, spike=spike), metrics
 
   return train_step

@@ -143,3 +143,14 @@ def test_a_digest_of_several_files_depends_on_each_and_on_their_order(tmp_path):
   assert both != files.sha256_files([b, a])
   b.write_text("3")
   assert both != files.sha256_files([a, b])
+
+
+def test_a_torn_line_costs_itself_alone(tmp_path):
+  path = tmp_path / "events.jsonl"
+  files.append_jsonl(path, {"a": 1})
+  with open(path, "a") as file:
+    file.write('{"b": ')
+  assert list(files.read_jsonl(path)) == [{"a": 1}]
+  files.append_jsonl(path, {"c": "ü"})
+  files.append_jsonl(path, {"d": 4})
+  assert list(files.read_jsonl(path)) == [{"a": 1}, {"c": "ü"}, {"d": 4}]

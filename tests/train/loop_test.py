@@ -1,85 +1,18 @@
 """The loop stops, resumes and refuses as it promises."""
 
 import dataclasses
-import itertools
+import json
 import os
 import signal
 
-import flax.linen as nn
 import jax
 import numpy as np
 import pytest
-from etils import epath
 
-from imagen_jax.cascade import stage as stage_lib
 from imagen_jax.core import errors, files, tree
-from imagen_jax.train import loop, optimizers
-from imagen_jax.train import state as state_lib
-from imagen_jax.train import step as step_lib
-
-
-class Pointwise(nn.Module):
-  """The smallest network of the stages' signature: compiles in no time."""
-
-  width: int = 4
-
-  @nn.compact
-  def __call__(
-    self,
-    z_t,
-    logsnr,
-    text_emb,
-    text_mask,
-    x_lr=None,
-    aug_level=None,
-    train=False,
-  ):
-    pooled = nn.Dense(3, name="text")(text_emb.mean(axis=1))[:, None, None]
-    h = nn.swish(nn.Dense(self.width, name="hidden")(z_t + pooled))
-    return nn.Dense(3, name="head")(h) + logsnr[:, None, None, None]
-
-
-STAGE = stage_lib.Stage(
-  name="base", module=Pointwise(), resolution=16, text_width=8
-)
-RULE = optimizers.make("adam", lambda _: 1e-2)
-STEP = step_lib.make_train_step(STAGE, RULE, ema_decay=0.9)
-
-
-@dataclasses.dataclass(frozen=True)
-class Noise:
-  """Random batches by step; `disturb` is called with the step first."""
-
-  disturb: object = lambda step, batch: batch
-  fingerprint: str = "noise"
-
-  def batches(self, start):
-    for step in itertools.count(start):
-      draw = np.random.default_rng(step)
-      batch = {
-        "image": draw.uniform(-1, 1, (2, 16, 16, 3)).astype(np.float32),
-        "text_emb": draw.normal(size=(2, 4, 8)).astype(np.float32),
-        "text_mask": np.ones((2, 4), bool),
-      }
-      yield self.disturb(step, batch)
-
-
-def train(workdir, steps, source=None, stage=STAGE, evaluators=()):
-  return loop.train(
-    make_state=lambda: state_lib.create(
-      stage_lib.init(stage, jax.random.key(1)), RULE
-    ),
-    abstract_state=state_lib.abstract(stage_lib.param_shapes(stage), RULE),
-    train_step=STEP,
-    source=source or Noise(),
-    prepare=lambda batch: batch,
-    key=jax.random.key(2),
-    workdir=epath.Path(workdir),
-    options=loop.Options(
-      steps=steps, batch_size=2, log_every=1, checkpoint_every=2
-    ),
-    evaluators=evaluators,
-  )
+from imagen_jax.train import preemption, profiler
+from tests.train import tiny_run
+from tests.train.tiny_run import Noise, train
 
 
 def logged(workdir):
@@ -107,17 +40,27 @@ def test_steps_logged_after_the_checkpoint_are_logged_once(tmp_path):
   assert logged(tmp_path) == [1, 2, 3, 4]
 
 
-def test_a_nan_in_a_batch_stops_the_run_and_never_reaches_the_state(tmp_path):
+@pytest.mark.parametrize("at", [0, 2, 3])
+def test_a_nan_in_a_batch_never_reaches_a_checkpoint(tmp_path, at):
   def poison(step, batch):
-    if step == 2:
-      batch["image"][0, 0, 0, 0] = np.nan
+    if step == at:
+      batch["image"][1, 0, 0, 0] = np.nan
     return batch
 
-  with pytest.raises(errors.NonFinite, match=r"not finite at step 3"):
-    train(tmp_path, 4, Noise(poison))
-  good = train(tmp_path, 2)
-  assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(good))
-  assert int(good.step) == 2
+  with pytest.raises(errors.NonFinite, match=f"not finite at step {at + 1}"):
+    train(tmp_path, 6, source=Noise(poison), checkpoint_every=1)
+  bad = json.loads((tmp_path / "bad_batch.json").read_text())
+  assert bad["step"] == at + 1 and bad["metrics"]["loss"] == "nan"
+  assert bad["examples"]["key"][1] == f"{at}:1"
+  assert bad["rows_not_finite"] == [1]
+  last = list(files.read_jsonl(tmp_path / "events.jsonl"))[-1]
+  assert (last["event"], last["code"]) == ("exit", 3)
+  saved = [p.name for p in (tmp_path / "checkpoints").glob("[0-9]")]
+  assert sorted(saved) == [str(n) for n in range(1, at + 1)][-3:]
+  if at:
+    good = train(tmp_path, at)
+    assert int(good.step) == at
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(good))
 
 
 def test_sigterm_commits_a_checkpoint_and_asks_to_be_started_again(tmp_path):
@@ -127,10 +70,10 @@ def test_sigterm_commits_a_checkpoint_and_asks_to_be_started_again(tmp_path):
     return batch
 
   with pytest.raises(errors.StopRequested, match=r"step 3 of 9"):
-    train(tmp_path, 9, Noise(stop))
+    train(tmp_path, 9, source=Noise(stop))
   assert errors.StopRequested.exit_code == 42
   events = [row["event"] for row in files.read_jsonl(tmp_path / "events.jsonl")]
-  assert events[-2:] == ["save", "preempt"]
+  assert events[-3:] == ["save", "preempt", "exit"]
   straight = train(tmp_path / "straight", 4)
   resumed = train(tmp_path, 4)
   np.testing.assert_array_equal(
@@ -141,7 +84,9 @@ def test_sigterm_commits_a_checkpoint_and_asks_to_be_started_again(tmp_path):
 
 def test_a_checkpoint_of_another_network_is_refused_by_name(tmp_path):
   train(tmp_path, 2)
-  wider = dataclasses.replace(STAGE, module=Pointwise(width=5))
+  wider = dataclasses.replace(
+    tiny_run.STAGE, module=tiny_run.Pointwise(width=5)
+  )
   with pytest.raises(errors.BadInput, match=r"differ.*hidden/bias: \(4,\)"):
     train(tmp_path, 4, stage=wider)
 
@@ -159,4 +104,76 @@ def test_evaluators_are_called_at_their_steps_and_logged(tmp_path):
   assert [(r["step"], r["seen"]) for r in rows if "seen" in r] == [
     (2, 2.0),
     (3, 3.0),
+  ]
+
+
+def test_numbers_and_evaluations_of_a_step_are_one_row(tmp_path):
+  @dataclasses.dataclass
+  class Counter:
+    every: int = 1
+
+    def __call__(self, state, step, workdir):
+      return {"seen": float(state.step)}
+
+  train(tmp_path, 3, evaluators=[Counter()])
+  rows = list(files.read_jsonl(tmp_path / "metrics.jsonl"))
+  assert [(row["step"], row["seen"]) for row in rows] == [
+    (1, 1),
+    (2, 2),
+    (3, 3),
+  ]
+  assert all(row["loss"] > 0 and row["updates"] == row["step"] for row in rows)
+
+
+def test_events_tell_the_life_of_a_run(tmp_path):
+  train(tmp_path, 2)
+  train(tmp_path, 4)
+  events = list(files.read_jsonl(tmp_path / "events.jsonl"))
+  life = ["compile", "save", "exit"]
+  assert [e["event"] for e in events] == [
+    *("start", *life),
+    *("start", "restore", *life),
+  ]
+  assert [e["step"] for e in events] == [0, 0, 2, 2, 2, 2, 2, 4, 4]
+  assert events[-1]["code"] == 0 and events[1]["seconds"] > 0
+
+
+def test_what_stops_a_run_is_its_last_event(tmp_path):
+  def fail(step, batch):
+    raise OSError("the disk is gone")
+
+  with pytest.raises(OSError, match="gone"):
+    train(tmp_path, 2, source=Noise(fail))
+  last = list(files.read_jsonl(tmp_path / "events.jsonl"))[-1]
+  assert last["code"] == 1 and last["reason"] == "OSError: the disk is gone"
+
+
+def test_a_second_sigterm_is_noted_as_well_and_then_none():
+  before = signal.getsignal(signal.SIGTERM)
+  with preemption.StopSignal() as stop:
+    assert not stop.reached(1)
+    os.kill(os.getpid(), signal.SIGTERM)
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert stop.reached(2)
+  assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_steps_are_traced_from_within_the_loop(tmp_path):
+  seen = []
+
+  class Trace(profiler.Profiler):
+    def before(self, step):
+      seen.append(("before", step))
+
+    def after(self, step, state):
+      seen.append(("after", int(state.step)))
+
+    def close(self):
+      seen.append(("close", 0))
+
+  trace = Trace(tmp_path, first=1, count=1, last=2)
+  train(tmp_path, 2, profiler=trace)
+  assert seen == [
+    *[("before", 1), ("after", 1), ("before", 2), ("after", 2)],
+    ("close", 0),
   ]

@@ -59,7 +59,7 @@ def test_both_optimisers_of_the_paper_lower_a_quadratic(name):
 
 def test_unknown_names_list_the_known_ones():
   optimizers.check("adam", "cosine")
-  with pytest.raises(errors.BadInput, match="'lion'.*adam, adafactor"):
+  with pytest.raises(errors.BadInput, match="'lion'.*adam, adamw, adafactor"):
     optimizers.check("lion", "cosine")
   with pytest.raises(errors.BadInput, match="'linear'.*constant, cosine"):
     optimizers.check("adam", "linear")

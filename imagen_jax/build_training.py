@@ -1,0 +1,243 @@
+"""A training run from its config: what `imagen train` does.
+
+`build.py` makes the parts that other commands use, too; here they are put
+together: data, text, step, guards, writers, evaluators, and the checks that go
+before any of it. All that can be refused is refused before anything compiles.
+"""
+
+import functools
+from collections.abc import Callable, Collection
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+from etils import epath
+
+from imagen_jax import build
+from imagen_jax.cascade import stage as stage_lib
+from imagen_jax.core import files, rng
+from imagen_jax.core.arrays import Key, Params
+from imagen_jax.data import image_pipeline, pipeline, rejects
+from imagen_jax.evals import prompt_swap, sample_grid, sr_consistency
+from imagen_jax.text import embedded, embedding
+from imagen_jax.train import (
+  checkpoints,
+  events,
+  flops,
+  loop,
+  optimizers,
+  processes,
+  profiler,
+  record,
+  step_folders,
+  writers,
+)
+from imagen_jax.train import evaluator as evaluator_lib
+from imagen_jax.train import state as state_lib
+from imagen_jax.train import step as step_lib
+
+
+class Text(NamedTuple):
+  """Captions to embeddings, and the fingerprint of the encoder's weights."""
+
+  embed: embedded.Embed
+  fingerprint: str
+
+
+def train(
+  config: ml_collections.ConfigDict,
+  workdir: str,
+  *,
+  allow_change: Collection[str] = (),
+  allow_dtype_cast: bool = False,
+  watchdog_minutes: float | None = None,
+) -> None:
+  """Trains `config.stage` in `workdir`, from its newest checkpoint if any.
+
+  `allow_change` names fields that may differ from the checkpoint's.
+  """
+  folder = files.check_writable(workdir)
+  stage = build.stage(config.stage)
+  build.sampler(config.sampler)
+  rule = build.optimizer(config)
+  trace = _profiler(config, folder)
+  shapes = stage_lib.param_shapes(stage)
+  rules = build.rules(config)
+  if rules:
+    optimizers.factors(shapes, rules)
+  told = events.Events(folder)
+  batches = build.source(config, report=_report_to(told))
+  words = text(config)
+  hashes = {"data": batches.fingerprint, "encoder": words.fingerprint}
+  abstract = state_lib.abstract(shapes, rule)
+  _check_run(config, folder, hashes, abstract, allow_change)
+  mesh = processes.mesh()
+  key = jax.random.key(config.seed)
+
+  def make_state() -> state_lib.TrainState:
+    params = initial_params(config, stage, rng.key_for(key, "init"))
+    return processes.replicate(state_lib.create(params, rule), mesh)
+
+  def prepare(batch: loop.Batch) -> dict:
+    own = batch if _is_cut(batches) else processes.cut(batch)
+    text_emb, text_mask = words.embed(own["caption"])
+    cond = {n: own[n] for n in ("image", "x_lr") if n in own}
+    cond |= {"text_emb": text_emb, "text_mask": text_mask}
+    return processes.share(cond, mesh)
+
+  loop.train(
+    make_state=make_state,
+    abstract_state=processes.abstract(abstract, mesh),
+    train_step=step_lib.make_train_step(
+      stage,
+      rule,
+      ema_decay=config.train.ema_decay,
+      micro_batches=config.train.micro_batches,
+      spike_deviations=config.train.spike_deviations,
+      freeze=functools.partial(optimizers.freeze, rules=rules),
+    ),
+    source=batches,
+    prepare=prepare,
+    key=rng.key_for(key, "train"),
+    workdir=folder,
+    options=_options(config, allow_dtype_cast, watchdog_minutes),
+    evaluators=evaluators(config, stage, batches, words.embed),
+    make_writers=functools.partial(
+      writers.make,
+      wandb_project=config.log.wandb,
+      config=build.plain(config),
+    ),
+    profiler=trace,
+    flops_per_image=flops.TRAINING
+    * flops.forward_flops(
+      stage,
+      length=config.text.max_length,
+      resolution=config.data.crop or None,
+    ),
+  )
+
+
+def text(config: ml_collections.ConfigDict) -> Text:
+  """From the store if there is one, and then no encoder is loaded."""
+  if config.data.store:
+    opened = build.store(config)
+    return Text(opened.embed, opened.manifest.identity.weights)
+  loaded, params = build.encoder(config.text)
+  return Text(embedding.memo(loaded, params), loaded.fingerprint)
+
+
+def initial_params(
+  config: ml_collections.ConfigDict,
+  stage: stage_lib.Stage,
+  key: Key,
+) -> Params:
+  """Drawn, or those that `config.start` names."""
+  return stage_lib.init(stage, key)
+
+
+def evaluators(
+  config: ml_collections.ConfigDict,
+  stage: stage_lib.Stage,
+  batches: pipeline.Pipeline | image_pipeline.ImagePipeline,
+  embed: embedded.Embed,
+) -> list[evaluator_lib.Evaluator]:
+  """What looks at the run every `config.preview.every` steps."""
+  every = config.preview.every
+  if not every or jax.process_count() > 1:
+    return []
+  if isinstance(batches, image_pipeline.ImagePipeline):
+    shown = image_pipeline.showcase(batches)
+  else:
+    shown = pipeline.showcase(batches)
+  text_emb, text_mask = embed(shown["caption"])
+  cond = {"text_emb": text_emb, "text_mask": text_mask}
+  if "x_lr" in shown:
+    cond["x_lr"] = shown["x_lr"]
+  cond = jax.tree.map(jnp.asarray, cond)
+  settings = build.sampler(config.sampler)
+  made: list[evaluator_lib.Evaluator] = [
+    sample_grid.SampleGrid(
+      stage=stage,
+      cond=cond,
+      settings=settings,
+      every=every,
+      columns=len(shown["caption"]),
+    ),
+    prompt_swap.PromptSwap(
+      stage=stage,
+      x0=jnp.asarray(shown["image"]),
+      cond=cond,
+      every=every,
+      aug_level=settings.aug_level,
+    ),
+  ]
+  if "x_lr" in cond:
+    made.append(
+      sr_consistency.SrConsistency(
+        stage=stage, cond=cond, settings=settings, every=every
+      )
+    )
+  return made
+
+
+def _check_run(
+  config: ml_collections.ConfigDict,
+  folder: epath.Path,
+  hashes: dict[str, str],
+  abstract: state_lib.TrainState,
+  allow_change: Collection[str],
+) -> None:
+  """Refuses a run that would go on as another, or has no room; tells it."""
+  plain = build.plain(config)
+  processes.check_batch_size(config.train.batch_size)
+  processes.check_agreement(
+    hashes
+    | {"config": record.config_hash(plain), "code": processes.code_hash()}
+  )
+  if saved := step_folders.recorded(folder):
+    record.check_resume(
+      saved, {"config": plain, "hashes": hashes}, allow_change
+    )
+  checkpoints.check_space(folder, abstract)
+  if processes.is_first():
+    record.write_run(folder, plain, hashes)
+
+
+def _profiler(
+  config: ml_collections.ConfigDict, folder: epath.Path
+) -> profiler.Profiler | None:
+  if not config.profile.steps:
+    return None
+  return profiler.Profiler(
+    folder / profiler.FOLDER,
+    first=config.profile.first,
+    count=config.profile.steps,
+    last=config.train.steps,
+  )
+
+
+def _report_to(told: events.Events) -> Callable[[rejects.Reject, int], None]:
+  def report(reject: rejects.Reject, step: int) -> None:
+    told("reject", step, f"{reject.key}: {reject.reason}")
+
+  return report
+
+
+def _is_cut(batches: loop.Source) -> bool:
+  """Whether the source makes this process's rows alone."""
+  return isinstance(batches, image_pipeline.ImagePipeline)
+
+
+def _options(
+  config: ml_collections.ConfigDict,
+  allow_dtype_cast: bool,
+  watchdog_minutes: float | None,
+) -> loop.Options:
+  fields = build.plain(config.train)
+  for name in ("ema_decay", "micro_batches", "spike_deviations"):
+    del fields[name]
+  fields["allow_dtype_cast"] = allow_dtype_cast
+  if watchdog_minutes is not None:
+    fields["watchdog_minutes"] = watchdog_minutes
+  return build.construct(loop.Options, fields, "train")

@@ -1,0 +1,125 @@
+"""A run that is cut anywhere ends in the same bits as one that is not."""
+
+import dataclasses
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from etils import epath
+
+from imagen_jax import build
+from imagen_jax.cascade import stage as stage_lib
+from imagen_jax.train import loop, optimizers
+from imagen_jax.train import state as state_lib
+from imagen_jax.train import step as step_lib
+from tests import tiny_cascade
+from tests.train import tiny_run
+
+STEPS = 11  # so that there are ten places to cut
+
+
+@dataclasses.dataclass(frozen=True)
+class Pictures:
+  """Random pictures by step, with x_lr."""
+
+  stage: stage_lib.Stage
+  fingerprint: str = "pictures"
+
+  def batches(self, start):
+    side, low = self.stage.resolution, self.stage.low_resolution
+    for step in range(start, STEPS):
+      draw = np.random.default_rng(step)
+      batch = {
+        "image": draw.uniform(-1, 1, (2, side, side, 3)).astype(np.float32),
+        "text_emb": draw.normal(size=(2, 4, 8)).astype(np.float32),
+        "text_mask": np.ones((2, 4), bool),
+      }
+      if low:
+        x_lr = draw.uniform(-1, 1, (2, low, low, 3))
+        batch["x_lr"] = x_lr.astype(np.float32)
+      yield batch
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+  "cuts",
+  [(2, 7), pytest.param(tuple(range(1, STEPS)), marks=pytest.mark.nightly)],
+  ids=["two cuts", "ten cuts"],
+)
+@pytest.mark.parametrize("index", [0, 1], ids=["base", "sr"])
+def test_cuts_of_both_stages_end_in_the_same_bits(tmp_path, index, cuts):
+  stage = build.stage(tiny_cascade.stage_configs(8)[index])
+  name = ("adafactor", "adam")[index]
+  rule = optimizers.make(name, lambda _: 1e-2)
+  params = stage_lib.init(stage, jax.random.key(1))
+  # Traced and compiled once for all runs.
+  step = jax.jit(
+    step_lib.make_train_step(stage, rule, ema_decay=0.99, spike_deviations=6.0)
+  )
+
+  def train(workdir, checkpoint_every):
+    state = loop.train(
+      make_state=lambda: state_lib.create(jax.tree.map(jnp.copy, params), rule),
+      abstract_state=state_lib.abstract(params, rule),
+      train_step=step,
+      source=Pictures(stage),
+      prepare=lambda batch: batch,
+      key=jax.random.key(2),
+      workdir=epath.Path(workdir),
+      options=loop.Options(
+        steps=STEPS,
+        batch_size=2,
+        checkpoint_every=checkpoint_every,
+        keep=STEPS,
+      ),
+    )
+    return tiny_run.digest(state)
+
+  whole = train(tmp_path / "whole", 1)
+  ends = []
+  for cut in cuts:
+    folder = tmp_path / f"cut_{cut}"
+    (folder / "checkpoints").mkdir(parents=True)
+    for path in (tmp_path / "whole" / "checkpoints").glob(f"{cut}*"):
+      if path.name in (f"{cut}", f"{cut}.manifest.json"):
+        copy = shutil.copytree if path.is_dir() else shutil.copy
+        copy(path, folder / "checkpoints" / path.name)
+    ends.append(train(folder, STEPS))
+  assert ends == [whole] * len(cuts)
+
+
+POINTS = {
+  "loader": 4,
+  "after_step": 5,
+  "eval": 1,
+  "before_save": 2,
+  "after_save": 2,
+  "save.before_commit": 2,
+  "save.before_manifest": 2,
+  "manifest.before_rename": 2,
+  "save.after_manifest": 2,
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("first", [0, 3, 6])
+def test_a_kill_at_each_point_changes_no_bit(tmp_path, first):
+  whole = tiny_run.digest(tiny_run.train(tmp_path / "whole", 6))
+  points = list(POINTS.items())[first : first + 3]
+  runs = [
+    tiny_run.start(
+      {"workdir": tmp_path / point, "steps": 6, "look_every": 3},
+      IMAGEN_FAULT=f"kill@{point}:{time}",
+    )
+    for point, time in points
+  ]
+  for (point, _), run in zip(points, runs, strict=True):
+    output, _ = run.communicate(timeout=60)
+    assert run.returncode == -9, output
+    workdir = tmp_path / point
+    state = tiny_run.train(workdir, 6, evaluators=[tiny_run.Look(3)])
+    assert tiny_run.digest(state) == whole, point
+    steps = [row["step"] for row in tiny_run.rows(workdir)]
+    assert steps == [1, 2, 3, 4, 5, 6], point
