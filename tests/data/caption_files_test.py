@@ -162,7 +162,7 @@ def test_lone_surrogates_become_question_marks(tmp_path):
     ("a.csv", b"text\na\n\xe9\n", "line 3 of .* is not UTF-8"),
     ("a.tar", b"no tar" * 200, "a.tar cannot be read"),
     ("a.txt.gz", b"no gzip", "a.txt.gz cannot be read"),
-    ("a.txt.gz", gzip.compress(b"cat\n" * 999)[:-9], "not complete"),
+    ("a.txt.gz", gzip.compress(b"cat\n" * 999, mtime=0)[:-9], "not complete"),
   ],
 )
 def test_damaged_files_are_named_with_their_line(tmp_path, name, data, message):
