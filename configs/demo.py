@@ -92,6 +92,8 @@ def _common() -> ConfigDict:
         "b1": 0.9,
         "b2": 0.99,
         "eps": 1e-8,
+        "weight_decay": 0.0,  # of adamw and adafactor
+        "decayed": ".*kernel",  # names that it acts on
         # (pattern of names, factor of the learning rate); 0 freezes.
         "rules": (),
       },
@@ -117,6 +119,12 @@ def _common() -> ConfigDict:
         "sampler": "dpm_solver_pp",
         "guidance_weight": 3.0,
         "threshold": "dynamic",
+      },
+      # Parameters to start from: a stage file, a workdir; "" draws them.
+      "start": {
+        "source": "",
+        "which": "ema",  # or raw, of a workdir
+        "fresh": (),  # patterns of names to draw all the same
       },
       "preview": {"every": 500},  # steps between looks at samples; 0 for none
       "profile": {"first": 10, "steps": 0},  # a trace of so many steps

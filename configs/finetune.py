@@ -13,8 +13,8 @@ training anew:
   for another text encoder, of 768 numbers a token:
     --config.start.fresh="conditioning/text_(norm|projection)/.*" \
     --config.stage.text_width=768 --config.text.encoder=...
-- a tenth of the learning rate, after a warm-up that gives Adam's averages time;
-- a fifth of the steps.
+- a fifth of the steps (and of the time), at a tenth of the learning rate, after
+  a warm-up over a tenth of them: Adam's averages start from nothing.
 """
 
 from ml_collections import ConfigDict
@@ -32,6 +32,6 @@ def get_config(arg: str = "base") -> ConfigDict:
   }
   config.optimizer.learning_rate /= 10
   if "runlocal" not in arg.split(","):
-    config.optimizer.warmup_steps = 500
     config.train.steps //= 5
+    config.optimizer.warmup_steps = config.train.steps // 10
   return config

@@ -25,6 +25,7 @@ from imagen_jax.train import (
   checkpoints,
   events,
   flops,
+  initial,
   loop,
   optimizers,
   processes,
@@ -133,7 +134,12 @@ def initial_params(
   key: Key,
 ) -> Params:
   """Drawn, or those that `config.start` names."""
-  return stage_lib.init(stage, key)
+  start = config.start
+  if not start.source:
+    return stage_lib.init(stage, key)
+  return initial.initial_params(
+    stage, start.source, key=key, which=start.which, fresh=tuple(start.fresh)
+  )
 
 
 def evaluators(

@@ -2,8 +2,8 @@
 
 Each command is a module with `run(argv)`; it is imported only when it is asked
 for, so that `imagen --help` is quick. Exit codes: 0 done, 1 a bug, 2 bad
-arguments, config or paths, 3 non-finite, 4 data, 5 checkpoint, 42 stopped on
-request, 130 interrupted; never 255.
+arguments, config or paths, 3 non-finite, 4 data, 5 checkpoint, 6 a hang, 42
+stopped on request, 130 interrupted; never 255.
 """
 
 import importlib
@@ -53,6 +53,11 @@ COMMANDS = {
     "imagen_jax.cli.import_weights",
     "public checkpoints of text encoders into folders that embed reads",
     "imagen import --from=t5x --source=checkpoint_1000000 --out=t5_xxl",
+  ),
+  "doctor": Command(
+    "imagen_jax.cli.doctor",
+    "what is wrong with a run, and what to do",
+    "imagen doctor --config=configs/demo.py:base --workdir=runs/base",
   ),
   "export": Command(
     "imagen_jax.cli.export",
