@@ -1,6 +1,7 @@
 """Checkpoints are whole, or named as damaged; and never lost to one another."""
 
 import shutil
+import threading
 import time
 
 import jax
@@ -165,16 +166,17 @@ def test_a_step_is_committed_when_its_manifest_is_there_and_told_once(
   tmp_path, make, monkeypatch
 ):
   saver, folder = make(tmp_path), epath.Path(tmp_path) / "checkpoints"
-  write = manifest.write
+  write, may_write = manifest.write, threading.Event()
   monkeypatch.setattr(
-    manifest, "write", lambda *given: (time.sleep(0.3), write(*given))
+    manifest, "write", lambda *given: (may_write.wait(30), write(*given))
   )
   saver.save(1, states.at(1))
   assert saver.check() == []
+  assert not manifest.path(folder, 1).exists()
+  may_write.set()
   started = time.monotonic()
   while not (told := saver.check()):
     assert time.monotonic() - started < 30
-    assert not manifest.path(folder, 1).exists()
     time.sleep(0.02)
   assert told == [1] and manifest.faults_of(folder, 1) == []
   assert saver.check() == []
