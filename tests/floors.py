@@ -147,6 +147,8 @@ FLOORS = {
   "train/goodput": (7, 2),
   "train/lora": (7, 2),
   "train/step": (7, 2),
+  "train/mesh": (7, 0),
+  "train/sharding": (7, 1),
   "train/initial": (7, 3),
   "train/window": (7, 3),
   "train/restore": (7, 2),

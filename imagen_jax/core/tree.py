@@ -10,7 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import DTypeLike, PyTree
 
-Leaf: TypeAlias = jax.Array | np.ndarray | jax.ShapeDtypeStruct
+Leaf: TypeAlias = (
+  jax.Array | np.ndarray | jax.ShapeDtypeStruct | jax.sharding.Sharding
+)
 
 
 def _name(path: tuple) -> str:
