@@ -26,6 +26,7 @@ import dataclasses
 from ml_collections import ConfigDict
 
 from imagen_jax.models import variants
+from imagen_jax.train import lora
 
 _MODES = ("gpu", "runlocal")
 
@@ -106,6 +107,9 @@ def _common() -> ConfigDict:
         "spike_deviations": 0.0,  # skips an update beyond so many; 0 never
         "max_skipped": 1000,
         "max_skipped_in_a_row": 10,
+        "max_rollbacks": 3,  # after so many in a row; 0 is none
+        "rollback_steps": 100,  # back, at least
+        "rollback_skip": 200,  # batches, at least
         "checkpoint_every": 250,
         "keep": 2,  # the newest checkpoints,
         "keep_every": 0,  # each of so many steps, for good,
@@ -123,8 +127,15 @@ def _common() -> ConfigDict:
       # Parameters to start from: a stage file, a workdir; "" draws them.
       "start": {
         "source": "",
+        "required": False,
         "which": "ema",  # or raw, of a workdir
         "fresh": (),  # patterns of names to draw all the same
+      },
+      # Adapters on what `start` has, in place of all parameters.
+      "lora": {
+        "rank": 0,  # 0 trains all
+        "alpha": 16.0,  # adapters count alpha / rank
+        "rules": lora.RULES,  # patterns of names, of kernels
       },
       "preview": {"every": 500},  # steps between looks at samples; 0 for none
       "profile": {"first": 10, "steps": 0},  # a trace of so many steps

@@ -26,7 +26,8 @@ def get_config(arg: str = "base") -> ConfigDict:
   """The config of one stage; see `configs/demo.py` for `arg`."""
   config = demo.get_config(arg)
   config.start = {
-    "source": "",  # a path; "" is refused
+    "source": "",
+    "required": True,  # "" is refused
     "which": "ema",  # or raw, of a workdir
     "fresh": (),  # patterns of whole names to draw anew
   }

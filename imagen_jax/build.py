@@ -1,6 +1,6 @@
-"""The reader of configs: ConfigDict -> stage, encoder, optimizer, source.
+"""The reader of configs: ConfigDict -> stage, encoder, optimizer.
 
-`build_training.py` makes a run of them.
+`build_data.py` has the batches, `build_training.py` makes a run of all.
 
 A config has the fields of `configs/demo.py`. Field names of `stage.fields` are
 those of the network's module (Appendix F), so a module's own fields are the
@@ -12,7 +12,6 @@ import difflib
 from collections.abc import Mapping
 from typing import TypeAlias
 
-import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
@@ -22,13 +21,6 @@ from imagen_jax.cascade import folder
 from imagen_jax.cascade import stage as stage_lib
 from imagen_jax.core import errors, files
 from imagen_jax.core.arrays import Params
-from imagen_jax.data import (
-  examples,
-  image_pipeline,
-  image_view,
-  pipeline,
-  rejects,
-)
 from imagen_jax.diffusion import (
   parameterization,
   sampling,
@@ -64,7 +56,7 @@ def plain(config: Config) -> dict:
 def stage(config: Config) -> stage_lib.Stage:
   """`config.stage` (a ConfigDict, or the dict stored with weights)."""
   fields = plain(config)
-  dtype = jnp.dtype(fields.pop("dtype"))
+  dtype = _dtype(fields.pop("dtype"))
   module = variants.build(
     fields.pop("network"), fields.pop("fields") | {"dtype": dtype}
   )
@@ -161,74 +153,29 @@ def optimizer(
 ) -> optax.GradientTransformation:
   """`config.optimizer`, over `config.train.steps`."""
   fields = plain(config.optimizer)
-  optimizers.check(fields["name"], fields["decay"])
-  schedule = optimizers.learning_rate_schedule(
-    fields.pop("learning_rate"),
-    warmup_steps=fields.pop("warmup_steps"),
-    decay=fields.pop("decay"),
-    total_steps=config.train.steps,
-  )
+  schedule = learning_rate(config)
+  for name in ("learning_rate", "warmup_steps", "decay"):
+    del fields[name]
   fields["rules"] = rules(config)
   return optimizers.make(fields.pop("name"), schedule, **fields)
+
+
+def learning_rate(config: ml_collections.ConfigDict) -> optax.Schedule:
+  """Of `config.optimizer`: updates that were made -> learning rate."""
+  fields = config.optimizer
+  optimizers.check(fields.name, fields.decay)
+  return optimizers.learning_rate_schedule(
+    fields.learning_rate,
+    warmup_steps=fields.warmup_steps,
+    decay=fields.decay,
+    total_steps=config.train.steps,
+  )
 
 
 def rules(config: ml_collections.ConfigDict) -> optimizers.Rules:
   """`config.optimizer.rules`: (pattern, factor of the learning rate)."""
   return tuple(
     (str(pattern), float(factor)) for pattern, factor in config.optimizer.rules
-  )
-
-
-def source(
-  config: ml_collections.ConfigDict, report: rejects.Report | None = None
-) -> pipeline.Pipeline | image_pipeline.ImagePipeline:
-  """The batches of `config.data` at the stage's resolutions.
-
-  `report` is told of each example that could not be used.
-  """
-  if config.data.name == "images":
-    return _images(config, report)
-  if config.data.name != "emoji":
-    raise errors.BadInput(
-      f"data.name {config.data.name!r} is not known; use emoji or images."
-    )
-  return pipeline.make(
-    batch_size=config.train.batch_size,
-    seed=config.seed,
-    resolution=config.stage.resolution,
-    low_resolution=config.stage.low_resolution or None,
-    crop=config.data.crop or None,
-  )
-
-
-def _images(
-  config: ml_collections.ConfigDict, report: rejects.Report | None
-) -> image_pipeline.ImagePipeline:
-  data = config.data
-  if not data.paths:
-    raise errors.BadInput(
-      "data.paths is empty; give folders that `imagen data build` made."
-    )
-  view = image_view.View(
-    config.stage.resolution,
-    low_resolution=config.stage.low_resolution or None,
-    crop=data.crop or None,
-    place=data.place,
-    flip_probability=data.flip_probability,
-    flip_exempt=tuple(data.flip_exempt),
-    upscale=data.upscale,
-  )
-  return image_pipeline.make(
-    [examples.open_set(path) for path in data.paths],
-    view,
-    batch_size=config.train.batch_size,
-    weights=tuple(data.weights) or None,
-    seed=config.seed,
-    host_index=jax.process_index(),
-    host_count=jax.process_count(),
-    threads=data.threads,
-    budget=rejects.Budget(data.max_rejects, data.max_reject_fraction),
-    report=report,
   )
 
 
@@ -242,6 +189,15 @@ def construct(kind: type, fields: dict, where: str):
         f"{where}.{name} is not a field; did you mean {', '.join(near)}?"
       )
   return kind(**{name: _hashable(value) for name, value in fields.items()})
+
+
+def _dtype(name: str) -> np.dtype:
+  try:
+    return jnp.dtype(name)
+  except TypeError as error:
+    raise errors.BadInput(
+      f"stage.dtype {name!r} is not known; use float32 or bfloat16."
+    ) from error
 
 
 def _hashable(value):

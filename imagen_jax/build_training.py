@@ -14,10 +14,9 @@ import jax.numpy as jnp
 import ml_collections
 from etils import epath
 
-from imagen_jax import build
+from imagen_jax import build, build_adapters, build_data
 from imagen_jax.cascade import stage as stage_lib
-from imagen_jax.core import files, rng
-from imagen_jax.core.arrays import Key, Params
+from imagen_jax.core import errors, files, rng
 from imagen_jax.data import image_pipeline, pipeline, rejects
 from imagen_jax.evals import prompt_swap, sample_grid, sr_consistency
 from imagen_jax.text import embedded, embedding
@@ -25,8 +24,8 @@ from imagen_jax.train import (
   checkpoints,
   events,
   flops,
-  initial,
   loop,
+  lora,
   optimizers,
   processes,
   profiler,
@@ -63,47 +62,62 @@ def train(
   build.sampler(config.sampler)
   rule = build.optimizer(config)
   trace = _profiler(config, folder)
-  shapes = stage_lib.param_shapes(stage)
+  build_adapters.check(config)
+  shapes = build_adapters.shapes(config, stage)
   rules = build.rules(config)
   if rules:
     optimizers.factors(shapes, rules)
+  abstract = state_lib.abstract(shapes, rule)
+  checkpoints.check_space(folder, abstract)
+  base = build_adapters.base(config, stage)
   told = events.Events(folder)
-  batches = build.source(config, report=_report_to(told))
+  batches = build_data.source(config, report=_report_to(told))
   words = text(config)
   hashes = {"data": batches.fingerprint, "encoder": words.fingerprint}
-  abstract = state_lib.abstract(shapes, rule)
-  _check_run(config, folder, hashes, abstract, allow_change)
+  if base is not None:
+    hashes["base"] = lora.digest(base)
+  _check_run(config, folder, hashes, allow_change)
   mesh = processes.mesh()
+  base = processes.replicate(base, mesh)
   key = jax.random.key(config.seed)
 
   def make_state() -> state_lib.TrainState:
-    params = initial_params(config, stage, rng.key_for(key, "init"))
+    init_key = rng.key_for(key, "init")
+    params = build_adapters.initial_params(config, stage, init_key)
     return processes.replicate(state_lib.create(params, rule), mesh)
 
   def prepare(batch: loop.Batch) -> dict:
     own = batch if _is_cut(batches) else processes.cut(batch)
     text_emb, text_mask = words.embed(own["caption"])
-    cond = {n: own[n] for n in ("image", "x_lr") if n in own}
+    cond = {n: own[n] for n in ("image", "x_lr", "weight") if n in own}
     cond |= {"text_emb": text_emb, "text_mask": text_mask}
     return processes.share(cond, mesh)
 
-  loop.train(
-    make_state=make_state,
-    abstract_state=processes.abstract(abstract, mesh),
-    train_step=step_lib.make_train_step(
+  step = jax.jit(
+    step_lib.make_train_step(
       stage,
       rule,
       ema_decay=config.train.ema_decay,
       micro_batches=config.train.micro_batches,
       spike_deviations=config.train.spike_deviations,
       freeze=functools.partial(optimizers.freeze, rules=rules),
+      bind=build_adapters.binder(config),
+      learning_rate=build.learning_rate(config),
     ),
+    donate_argnums=0,
+  )
+  loop.train(
+    make_state=make_state,
+    abstract_state=processes.abstract(abstract, mesh),
+    train_step=functools.partial(step, base=base),
     source=batches,
     prepare=prepare,
     key=rng.key_for(key, "train"),
     workdir=folder,
     options=_options(config, allow_dtype_cast, watchdog_minutes),
-    evaluators=evaluators(config, stage, batches, words.embed),
+    evaluators=build_adapters.of_the_whole(
+      config, base, evaluators(config, stage, batches, words.embed)
+    ),
     make_writers=functools.partial(
       writers.make,
       wandb_project=config.log.wandb,
@@ -125,21 +139,13 @@ def text(config: ml_collections.ConfigDict) -> Text:
     opened = build.store(config)
     return Text(opened.embed, opened.manifest.identity.weights)
   loaded, params = build.encoder(config.text)
+  if loaded.width != config.stage.text_width:
+    raise errors.BadInput(
+      f"stage.text_width is {config.stage.text_width}, but the encoder"
+      f" {loaded.name} gives {loaded.width}; set"
+      f" --config.stage.text_width={loaded.width}."
+    )
   return Text(embedding.memo(loaded, params), loaded.fingerprint)
-
-
-def initial_params(
-  config: ml_collections.ConfigDict,
-  stage: stage_lib.Stage,
-  key: Key,
-) -> Params:
-  """Drawn, or those that `config.start` names."""
-  start = config.start
-  if not start.source:
-    return stage_lib.init(stage, key)
-  return initial.initial_params(
-    stage, start.source, key=key, which=start.which, fresh=tuple(start.fresh)
-  )
 
 
 def evaluators(
@@ -162,13 +168,15 @@ def evaluators(
     cond["x_lr"] = shown["x_lr"]
   cond = jax.tree.map(jnp.asarray, cond)
   settings = build.sampler(config.sampler)
-  made: list[evaluator_lib.Evaluator] = [
+  measures = [sr_consistency.measure] if "x_lr" in cond else []
+  return [
     sample_grid.SampleGrid(
       stage=stage,
       cond=cond,
       settings=settings,
       every=every,
       columns=len(shown["caption"]),
+      measures=measures,
     ),
     prompt_swap.PromptSwap(
       stage=stage,
@@ -178,23 +186,15 @@ def evaluators(
       aug_level=settings.aug_level,
     ),
   ]
-  if "x_lr" in cond:
-    made.append(
-      sr_consistency.SrConsistency(
-        stage=stage, cond=cond, settings=settings, every=every
-      )
-    )
-  return made
 
 
 def _check_run(
   config: ml_collections.ConfigDict,
   folder: epath.Path,
   hashes: dict[str, str],
-  abstract: state_lib.TrainState,
   allow_change: Collection[str],
 ) -> None:
-  """Refuses a run that would go on as another, or has no room; tells it."""
+  """Refuses a run that would go on as another; tells what it is."""
   plain = build.plain(config)
   processes.check_batch_size(config.train.batch_size)
   processes.check_agreement(
@@ -205,7 +205,6 @@ def _check_run(
     record.check_resume(
       saved, {"config": plain, "hashes": hashes}, allow_change
     )
-  checkpoints.check_space(folder, abstract)
   if processes.is_first():
     record.write_run(folder, plain, hashes)
 

@@ -136,7 +136,9 @@ def train(stage, steps, workdir, embed):
       stage_lib.init(stage, jax.random.key(1)), rule
     ),
     abstract_state=state_lib.abstract(stage_lib.param_shapes(stage), rule),
-    train_step=step_lib.make_train_step(stage, rule, ema_decay=0.98),
+    train_step=jax.jit(
+      step_lib.make_train_step(stage, rule, ema_decay=0.98), donate_argnums=0
+    ),
     source=Squares(low=stage.low_resolution is not None),
     prepare=prepare,
     key=jax.random.key(2),

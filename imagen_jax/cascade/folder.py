@@ -29,6 +29,14 @@ MANIFEST = "cascade.json"
 FORMAT = "imagen_jax cascade"
 STAGE_FORMAT = "imagen_jax stage"
 VERSION = 1
+# What a stage file must say.
+_FIELDS = {
+  "stage.name": str,
+  "stage.resolution": int,
+  "stage.low_resolution": int | None,
+  "text.encoder": str,
+  "text.max_length": int | None,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -234,13 +242,14 @@ def _info(path: files.PathLike, metadata: dict[str, str]) -> StageInfo:
       " `imagen export`, or bring other checkpoints in with `imagen import`."
     )
   try:
-    groups = {n: json.loads(metadata[n]) for n in ("stage", "text", "sampler")}
-    for name in ("name", "resolution", "low_resolution"):
-      groups["stage"][name]
-    for name in ("encoder", "max_length"):
-      groups["text"][name]
+    names = ("stage", "text", "sampler")
+    groups = {name: files.parse_json(metadata[name]) for name in names}
+    for name, kind in _FIELDS.items():
+      group, field = name.split(".")
+      if not isinstance(groups[group][field], kind):
+        raise TypeError(f"{name} is {groups[group][field]!r}")
     return StageInfo(
-      **groups,
+      **{name: dict(group) for name, group in groups.items()},
       step=int(metadata["step"]),
       params=metadata["params"],
       config_hash=metadata["config_hash"],

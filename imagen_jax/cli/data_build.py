@@ -15,7 +15,8 @@ at the end, whole; after a kill the same line starts anew.
 
 images    a folder (captions in a.txt or a.json beside a.jpg, or in a table);
           WebDataset "shards/*.tar" or "shards/{00000..00099}.tar";
-          Hugging Face "data/*.parquet"; tfds:NAME[/CONFIG][:SPLIT]
+          Hugging Face "data/*.parquet"; tfds:NAME[/CONFIG][:SPLIT];
+          seqio:TASK_OR_MIXTURE[:SPLIT]
 formats   JPEG, PNG and WebP; files are kept byte for byte without --resize"""
 
 _EXAMPLES = (
@@ -25,6 +26,8 @@ _EXAMPLES = (
   'imagen data build --images="laion/*.tar" --max_bad=0.01 --dedup \\',
   "  --out=sets/laion --dry_run",
   "imagen data build --images=tfds:coco_captions:train --out=sets/coco",
+  "imagen data build --images=seqio:my_task --module=my_package.tasks \\",
+  "  --out=sets/mine",
 )
 
 _TEXTS = {
@@ -37,6 +40,7 @@ _TEXTS = {
   "field": ("NAME", "of the caption; by default it is found"),
   "image_field": ("NAME", "of the image; by default it is found"),
   "data_dir": ("FOLDER", "where tfds finds its datasets"),
+  "module": ("NAME", "imported first: registers seqio tasks"),
   "name": ("NAME", "of the set; by default that of its source"),
 }
 _NUMBERS = {
@@ -58,6 +62,7 @@ def run(argv: Sequence[str]) -> None:
     field=args.field,
     image_field=args.image_field,
     data_dir=args.data_dir,
+    module=args.module,
   )
   with data_report.Bar() as bar:
     if args.dry_run:

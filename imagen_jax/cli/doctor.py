@@ -77,13 +77,18 @@ def run(argv: Sequence[str]) -> None:
     found.append(finding)
   levels = Counter(finding.level for finding in found)
   said = (
-    f"{levels['problem']} problems, {levels['warning']} warnings,"
-    f" {levels['ok']} ok, {levels['skipped']} not examined"
+    f"{_count(levels['problem'], 'problem')},"
+    f" {_count(levels['warning'], 'warning')}, {levels['ok']} ok,"
+    f" {levels['skipped']} not examined"
   )
   if kind := findings.worst(found):
     named = [finding.check for finding in found if finding.level == "problem"]
     raise kind(f"{said}. Begin with: {', '.join(named)}.")
   print(said)
+
+
+def _count(number: int, noun: str) -> str:
+  return f"{number} {noun}" + ("" if number == 1 else "s")
 
 
 def as_text(finding: findings.Finding) -> str:

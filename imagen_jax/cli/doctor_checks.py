@@ -9,11 +9,14 @@ from collections.abc import Callable, Iterator
 from typing import TypeAlias
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import tqdm
 from etils import epath
 
-from imagen_jax.cli import doctor_patient, doctor_trials
-from imagen_jax.core import errors, tree
+from imagen_jax import build
+from imagen_jax.cli import doctor_patient
+from imagen_jax.core import errors, images, tree
 from imagen_jax.data import image_pipeline, rejects
 from imagen_jax.health import (
   checkpoint,
@@ -21,15 +24,19 @@ from imagen_jax.health import (
   findings,
   history,
   machine,
+  overfit,
   params,
+  samples,
   text,
+  text_use,
 )
-from imagen_jax.train import loss_bands, step_folders
+from imagen_jax.train import loss_bands, record, step_folders
 
 Found: TypeAlias = Iterator[findings.Finding]
 Patient = doctor_patient.Patient
 
 _BATCHES = 4  # of training, for rejects and captions that a store lacks
+_DRAWN = 4  # prompts
 
 
 def examine(patient: Patient) -> Found:
@@ -146,11 +153,13 @@ def _history(patient: Patient) -> Found:
     return
   yield history.time(patient.workdir)
   if row := history.newest_row(patient.workdir):
-    yield history.losses(row, _bands(patient))
+    saved = record.read_run(patient.workdir)
+    config = saved["config"] if saved else build.plain(patient.config)
+    yield history.losses(row, _bands(patient), config)
 
 
-def _bands(patient: Patient) -> loss_bands.Bands | None:
-  """Those that were given, or that are shipped for this very stage."""
+def _bands(patient: Patient) -> loss_bands.Reference | None:
+  """Those that were given, or that are shipped for this config and stage."""
   stage = patient.stage
   assets = pathlib.Path(__file__).parents[1] / "assets"
   name = f"loss_bands_{stage.name}_{stage.resolution}.json"
@@ -158,6 +167,55 @@ def _bands(patient: Patient) -> loss_bands.Bands | None:
   if patient.options.bands is None and not shipped.is_file():
     return None
   return loss_bands.read(patient.options.bands or shipped)
+
+
+def _pictures(patient: Patient) -> Found:
+  """Swaps prompts and draws, with the parameters of the checkpoint."""
+  if not patient.has_params:
+    return
+  if patient.options.quick:
+    yield findings.skipped("samples", "--quick was given")
+    return
+  batch, cond = patient.shown
+  stage, settings = patient.stage, patient.settings
+  x0 = jnp.asarray(batch["image"])
+  changed = text_use.changes(
+    stage, patient.ema, x0, cond, aug_level=settings.aug_level
+  )
+  is_base = stage.low_resolution is None
+  yield text_use.judge(changed, patient.step, is_base=is_base)
+  cond = jax.tree.map(lambda x: x[:_DRAWN], cond)
+  raw = samples.draw(stage, patient.raw, cond, settings)
+  ema = samples.draw(stage, patient.ema, cond, settings)
+  yield samples.judge(raw, "raw")
+  yield samples.judge(ema, "EMA")
+  path = patient.options.sheet or patient.workdir / "samples" / "doctor.png"
+  sheet = samples.sheet(raw, ema, batch["caption"][:_DRAWN])
+  images.write_png(path, sheet)
+  yield findings.ok("sheet", f"{path}, raw beside EMA, step {patient.step}")
+
+
+def _overfitting(patient: Patient) -> Found:
+  """Trains fresh parameters on a few images."""
+  if patient.options.quick:
+    yield findings.skipped("overfit", "--quick was given")
+    return
+  steps = patient.options.overfit_steps
+  with tqdm.tqdm(total=steps, unit="step", desc="overfit", leave=False) as bar:
+
+    def progress(step: int, loss: float) -> None:
+      bar.set_postfix_str(f"loss {loss:.4f}", refresh=False)
+      bar.update(step - bar.n)
+
+    outcome = overfit.run(
+      patient.stage,
+      patient.quick_rule(steps),
+      patient.few(patient.options.overfit_images),
+      jax.random.key(patient.config.seed),
+      steps=steps,
+      progress=progress,
+    )
+  yield overfit.judge(outcome)
 
 
 SECTIONS: dict[str, Callable[[Patient], Found]] = {
@@ -172,6 +230,6 @@ SECTIONS: dict[str, Callable[[Patient], Found]] = {
   "same run": _same_run,
   "parameters": _params,
   "history": _history,
-  "samples": doctor_trials.pictures,
-  "overfit": doctor_trials.overfitting,
+  "samples": _pictures,
+  "overfit": _overfitting,
 }

@@ -13,7 +13,7 @@ import ml_collections
 import optax
 from etils import epath
 
-from imagen_jax import build, build_training
+from imagen_jax import build, build_adapters, build_data, build_training
 from imagen_jax.cascade import stage as stage_lib
 from imagen_jax.core import rng
 from imagen_jax.core.arrays import Cond, Params
@@ -61,13 +61,13 @@ class Patient:
   @functools.cached_property
   def abstract(self) -> state_lib.TrainState:
     """The shapes of a state."""
-    shapes = stage_lib.param_shapes(self.stage)
+    shapes = build_adapters.shapes(self.config, self.stage)
     return state_lib.abstract(shapes, build.optimizer(self.config))
 
   @functools.cached_property
   def source(self) -> pipeline.Pipeline | image_pipeline.ImagePipeline:
     """The batches of training."""
-    return build.source(self.config)
+    return build_data.source(self.config)
 
   @functools.cached_property
   def batch(self) -> batch_lib.HostBatch:
@@ -134,17 +134,23 @@ class Patient:
       step=self.step,
       verify=False,  # `damaged` has
     )
-    return found.params
+    return self._whole(found.params)
 
   def initial(self) -> Params:
     """What training began with."""
     key = rng.key_for(jax.random.key(self.config.seed), "init")
-    return build_training.initial_params(self.config, self.stage, key)
+    params = build_adapters.initial_params(self.config, self.stage, key)
+    return self._whole(params)
+
+  def _whole(self, params: Params) -> Params:
+    """What the network takes, where a run trains adapters."""
+    base = build_adapters.base(self.config, self.stage)
+    return build_adapters.binder(self.config)(params, base)
 
   @functools.cached_property
   def shown(self) -> tuple[batch_lib.HostBatch, Cond]:
     """Whole images of the first captions of training, and their cond."""
-    batch = build.source(self._with(_SHOWN, crop=0)).batch_at(0)
+    batch = build_data.source(self._with(_SHOWN, crop=0)).batch_at(0)
     cond = self._cond(batch)
     del cond["image"]
     return batch, cond
@@ -152,7 +158,7 @@ class Patient:
   def few(self, count: int) -> Cond:
     """A training batch of `count`."""
     config = self._with(count, crop=self.config.data.crop)
-    return self._cond(build.source(config).batch_at(0))
+    return self._cond(build_data.source(config).batch_at(0))
 
   def quick_rule(self, steps: int) -> optax.GradientTransformation:
     """The config's optimizer, warm after a tenth of `steps`, all trainable."""

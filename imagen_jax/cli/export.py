@@ -7,12 +7,11 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from etils import epath
 
-from imagen_jax import build
+from imagen_jax import build, build_adapters
 from imagen_jax.cascade import folder
-from imagen_jax.cascade import stage as stage_lib
 from imagen_jax.cli import arguments
 from imagen_jax.core import errors, files, tree
-from imagen_jax.train import checkpoints, restore
+from imagen_jax.train import checkpoints, lora, restore
 from imagen_jax.weights import readers
 
 _SUMMARY = """\
@@ -137,17 +136,34 @@ def _export(
   source: _Source, path: epath.Path, args: argparse.Namespace
 ) -> None:
   """Writes one stage file and says what is in it."""
-  stage = build.stage(source.run["config"]["stage"])
+  config = source.run["config"]
+  stage = build.stage(config["stage"])
   restored = restore.restore_params(
     source.workdir,
-    stage_lib.param_shapes(stage),
+    build_adapters.shapes(config, stage),
     which=args.params,
     step=source.step,
   )
+  base = build_adapters.base(config, stage)
+  if base is not None:
+    _check_base(source, lora.digest(base))
+  params = build_adapters.binder(config)(restored.params, base)
   info = _info(source, args.params, restored.step)
-  folder.save_stage(path, restored.params, info, dtype=jnp.dtype(args.dtype))
+  folder.save_stage(path, params, info, dtype=jnp.dtype(args.dtype))
   megabytes = path.stat().length / 1e6
   print(
     f"{path}: {args.params} parameters of step {restored.step},"
-    f" {tree.count(restored.params):,} in {args.dtype}, {megabytes:.1f} MB"
+    f" {tree.count(params):,} in {args.dtype}, {megabytes:.1f} MB"
   )
+
+
+def _check_base(source: _Source, digest: str) -> None:
+  """Adapters mean nothing on another base than they were trained on."""
+  wanted = source.run.get("hashes", {}).get("base")
+  if digest != wanted:
+    start = source.run["config"]["start"]["source"]
+    raise errors.BadInput(
+      f"{start!r} is not what the adapters in {source.workdir} were trained"
+      f" on: its digest is {digest[:12]}..., theirs {str(wanted)[:12]}...; put"
+      " those weights back."
+    )

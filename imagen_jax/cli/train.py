@@ -1,11 +1,12 @@
 """`imagen train`: trains one stage, or goes on from its newest checkpoint."""
 
 import argparse
+import math
 from collections.abc import Sequence
 
-from imagen_jax import build_training
+from imagen_jax import build, build_training
 from imagen_jax.cli import arguments, config
-from imagen_jax.train import processes
+from imagen_jax.train import preflight, processes
 
 _SUMMARY = """\
 Trains the stage that a config describes, in a folder of its own. Run the same
@@ -41,6 +42,7 @@ _EXAMPLES = (
 def run(argv: Sequence[str]) -> None:
   """Parses the flags and trains."""
   args, cfg = config.parse(argv, _parser())
+  preflight.check(build.plain(cfg), args.workdir)
   processes.join(args.coordinator, args.process_id, args.num_processes)
   build_training.train(
     cfg,
@@ -50,6 +52,12 @@ def run(argv: Sequence[str]) -> None:
     watchdog_minutes=args.watchdog_minutes,
   )
   print(f"trained; checkpoints, metrics and samples are in {args.workdir}")
+
+
+def _minutes(text: str) -> float:
+  if not 0 <= float(text) < math.inf:
+    raise argparse.ArgumentTypeError(f"{text} is not 0 or more")
+  return float(text)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -78,7 +86,7 @@ def _parser() -> argparse.ArgumentParser:
   )
   parser.add_argument(
     "--watchdog_minutes",
-    type=float,
+    type=_minutes,
     metavar="N",
     help="end with code 6 when a step takes longer; compiling, saving and"
     " evaluating may take six times as long; 0 never ends"

@@ -20,6 +20,17 @@ PathLike: TypeAlias = str | os.PathLike
 Json: TypeAlias = dict | list | str | int | float | bool | None
 
 
+def is_remote(path: PathLike) -> bool:
+  """Whether it is in a bucket, where a file appears whole or not at all."""
+  return "://" in os.fspath(path)
+
+
+def absolute(path: PathLike) -> epath.Path:
+  """From the root; etils by itself takes gs:// for a folder in this one."""
+  path = epath.Path(path)
+  return path if is_remote(path) else path.absolute()
+
+
 def atomic_write(path: PathLike, data: bytes) -> None:
   """Writes `data` under a temporary name, then renames it to `path`."""
   path = epath.Path(path)
@@ -39,11 +50,16 @@ def write_json(path: PathLike, value: Json) -> None:
 
 
 def append_jsonl(path: PathLike, value: dict) -> None:
-  """Appends one JSON object as one line (local paths).
+  """Appends one JSON object as one line.
 
-  Where a killed program left half a line, that line is ended first.
+  Where a killed program left half a line, that line is ended first. In a bucket
+  none is left, and each line costs as much as the whole file.
   """
   line = json.dumps(value, ensure_ascii=False) + "\n"
+  if is_remote(path):
+    with epath.Path(path).open("ab") as file:
+      file.write(line.encode())
+    return
   with open(path, "ab+") as file:
     if file.tell():
       file.seek(-1, os.SEEK_END)
@@ -51,13 +67,37 @@ def append_jsonl(path: PathLike, value: dict) -> None:
     file.write(line.encode())
 
 
+def parse_json(text: str | bytes) -> Json:
+  """What a JSON text says; all that is wrong with one is a short ValueError.
+
+  `json` itself has others for 100,000 brackets, and for what is not UTF-8.
+  """
+  try:
+    return json.loads(text)
+  except UnicodeDecodeError as error:  # its repr holds all of the file
+    raise ValueError(f"it is not {error.encoding}") from error
+  except RecursionError as error:
+    raise ValueError("it nests too deeply") from error
+
+
+def is_plain_name(name: Json) -> bool:
+  """Whether a name that a file gives is of a file beside it, and no path."""
+  return (
+    isinstance(name, str)
+    and name not in ("", ".", "..")
+    and not {"/", os.sep, "\0"} & set(name)
+  )
+
+
 def read_jsonl(path: PathLike) -> Iterator[dict]:
-  """The objects of a JSON-lines file; a torn line is passed over."""
-  with open(path, encoding="utf-8", errors="replace") as file:
-    for line in file:
+  """The objects of a JSON-lines file; any other line is passed over."""
+  with epath.Path(path).open("rb") as file:
+    for data in file:
+      line = data.decode(errors="replace")
       if line.endswith("\n") and line.strip():
-        with contextlib.suppress(json.JSONDecodeError):
-          yield json.loads(line)
+        with contextlib.suppress(ValueError):
+          if isinstance(value := parse_json(line), dict):
+            yield value
 
 
 def sha256_file(path: PathLike) -> str:
@@ -88,6 +128,8 @@ def size_text(count: int | float) -> str:
 
 def check_writable(folder: PathLike) -> epath.Path:
   """Makes `folder` and proves that a file can be written in it."""
+  if not os.fspath(folder):
+    raise errors.BadInput("the name of a folder to write in is empty; give one")
   folder = epath.Path(folder)
   try:
     folder.mkdir(parents=True, exist_ok=True)

@@ -87,7 +87,8 @@ def read_png(
 ) -> tuple[UInt8[np.ndarray, "h w 3"], dict[str, str]]:
   """The RGB pixels and the text chunks of an image file."""
   try:
-    with PIL.Image.open(path) as image:
+    # Of other formats Pillow hands some to programs, as PostScript to gs.
+    with PIL.Image.open(path, formats=("PNG", "JPEG", "WEBP")) as image:
       image.load()
       text = {k: str(v) for k, v in getattr(image, "text", {}).items()}
       return np.asarray(image.convert("RGB")), text

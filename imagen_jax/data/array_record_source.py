@@ -14,7 +14,6 @@ the shards before) of its shard.
 import bisect
 import dataclasses
 import itertools
-import json
 import os
 import pathlib
 import threading
@@ -65,10 +64,10 @@ class Manifest:
 
 
 def read_manifest(folder: files.PathLike) -> Manifest:
-  """The manifest of a folder of shards, or DataError."""
+  """The manifest of a folder of shards; BadInput if there is none."""
   path = pathlib.Path(folder) / MANIFEST
   try:
-    content = json.loads(path.read_bytes())
+    content = files.parse_json(path.read_bytes())
     shards = tuple(
       Shard(
         str(s["file"]), int(s["records"]), int(s["bytes"]), str(s["sha256"])
@@ -76,8 +75,11 @@ def read_manifest(folder: files.PathLike) -> Manifest:
       for s in content["shards"]
     )
     name = str(content["name"])
+    for shard in shards:  # the manifest may be another's
+      if not files.is_plain_name(shard.file) or shard.records < 0:
+        raise ValueError(f"{shard} is no shard of this folder")
   except FileNotFoundError as error:
-    raise errors.DataError(
+    raise errors.BadInput(
       f"no {MANIFEST} in {os.fspath(folder)!r}; give the folder of a set, or"
       " install the package again."
     ) from error

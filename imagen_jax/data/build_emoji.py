@@ -81,7 +81,7 @@ def read_entries(path: files.PathLike) -> dict[str, dict]:
 
 def square(webp: bytes) -> bytes:
   """The same bytes if 256x256, else the centre of it, stored lossless."""
-  image = PIL.Image.open(io.BytesIO(webp))
+  image = PIL.Image.open(io.BytesIO(webp), formats=("WEBP",))
   width, height = image.size
   if (width, height) == (SIZE, SIZE):
     return webp

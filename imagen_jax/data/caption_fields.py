@@ -30,7 +30,7 @@ def choose(
   for name in wanted:
     if name in present:
       return name
-  has = ", ".join(map(str, present)) or "none"
+  has = ", ".join(map(str, present))[:500] or "none"
   close = difflib.get_close_matches(wanted[0], map(str, present), n=1)
   raise errors.BadInput(
     f"{where} has no field {' or '.join(map(repr, wanted))}; it has: {has}."

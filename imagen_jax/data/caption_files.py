@@ -15,9 +15,7 @@ import codecs
 import contextlib
 import csv
 import gzip
-import itertools
 import json
-import operator
 import re
 import tarfile
 import zlib
@@ -27,7 +25,7 @@ from typing import BinaryIO
 from etils import epath
 
 from imagen_jax.core import errors
-from imagen_jax.data import caption_fields
+from imagen_jax.data import caption_fields, tar_samples
 
 _BATCH = 1024  # rows of Parquet in memory
 # The most that csv takes on every system; by default it refuses 128 KiB.
@@ -209,23 +207,17 @@ def _tar(path: str, field: str | None) -> Iterator[str | None]:
   """KEY.txt, or KEY.json where a field is named or there is no KEY.txt."""
   seen: set[str] = set()
   found = False
-  with (
-    _opened(path) as file,
-    tarfile.open(fileobj=file, mode="r|", tarinfo=_Member) as tar,
-  ):
-    for key, members in itertools.groupby(
-      _members(tar), operator.itemgetter(0)
-    ):
-      parts = {extension: data for _, extension, data in members}
+  with _opened(path) as file:
+    for key, parts in tar_samples.read(file, wanted=_is_text):
       where = f"{key} in {path}"
       seen |= set(parts)
       found |= "json" in parts or ("txt" in parts and field is None)
       if "txt" in parts and field is None:
-        text = caption_fields.text(parts["txt"], where=f"{where} (txt)")
+        text = caption_fields.text(parts["txt"].data, where=f"{where} (txt)")
         yield text.removesuffix("\n").removesuffix("\r")
       elif "json" in parts:
         where = f"{where} (json)"
-        example = _json(parts["json"], where)
+        example = _json(parts["json"].data, where)
         yield from caption_fields.read(example, field, where=where)
       else:
         yield None
@@ -236,29 +228,8 @@ def _tar(path: str, field: str | None) -> Iterator[str | None]:
     )
 
 
-class _Member(tarfile.TarInfo):
-  """Python takes a damaged header, or none, for the end of the archive."""
-
-  @classmethod
-  def fromtarfile(cls, tarfile_: tarfile.TarFile) -> tarfile.TarInfo:
-    try:
-      return super().fromtarfile(tarfile_)
-    except tarfile.EOFHeaderError:
-      raise
-    except tarfile.HeaderError as error:
-      raise tarfile.ReadError(str(error)) from error
-
-
-def _members(tar: tarfile.TarFile) -> Iterator[tuple[str, str, bytes]]:
-  """(key, extension, data) of each file; the data of texts and JSON alone."""
-  for member in tar:
-    tar.members = []  # else it keeps them all
-    if member.isfile():
-      folder, slash, name = member.name.rpartition("/")
-      stem, _, extension = name.partition(".")
-      wanted = extension.lower() in ("txt", "json")
-      data = tar.extractfile(member).read() if wanted else b""
-      yield folder + slash + stem, extension.lower(), data
+def _is_text(extension: str, size: int) -> bool:
+  return extension in ("txt", "json")
 
 
 _READERS: dict[str, Reader] = {

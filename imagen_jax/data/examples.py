@@ -75,7 +75,7 @@ def decode(data: bytes) -> Example:
     body = data[_HEAD.size :]
     if digest(body) != expected:
       raise ValueError("its digest differs")
-    header = json.loads(body[:length])
+    header = files.parse_json(body[:length])
     return Example(
       key=header["key"],
       caption=header["caption"],

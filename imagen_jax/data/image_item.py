@@ -5,8 +5,13 @@ Captions are kept as they are, to the letter, so that an embedding store that
 none.
 """
 
+import io
 from collections.abc import Iterable
 from typing import NamedTuple
+
+import numpy as np
+import PIL.Image
+from jaxtyping import UInt8
 
 # Of images as files; what is in them decides, not how they are called.
 EXTENSIONS = frozenset(
@@ -29,6 +34,13 @@ class Item(NamedTuple):
 def too_large(key: str, size: int) -> Item:
   """The item of a file that is not even read."""
   return Item(key, problem="file too large", detail=f"{size:,} bytes")
+
+
+def png(pixels: UInt8[np.ndarray, "h w *c"]) -> bytes:
+  """The file of pixels that came without one; nothing is lost."""
+  buffer = io.BytesIO()
+  PIL.Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, "png")
+  return buffer.getvalue()
 
 
 def given(texts: Iterable[str | None]) -> tuple[str, ...]:

@@ -10,9 +10,7 @@ only passed on, and is judged when it is decoded.
 """
 
 import contextlib
-import itertools
 import json
-import operator
 import tarfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -20,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from etils import epath
 
 from imagen_jax.core import errors
-from imagen_jax.data import caption_fields, image_item
+from imagen_jax.data import caption_fields, image_item, tar_samples
 
 IMAGE_FIELDS = ("image", "jpg", "png", "webp", "img", "image_bytes", "bytes")
 _ROWS = 32  # of Parquet in memory
@@ -28,15 +26,21 @@ _ROWS = 32  # of Parquet in memory
 
 def read_tar(path: str, field: str | None = None) -> Iterator[image_item.Item]:
   """The samples of an archive, in its order."""
-  with _opened(path) as tar:
-    for key, members in itertools.groupby(
-      _members(tar), operator.itemgetter(0)
-    ):
-      parts = {extension: (size, data) for _, extension, size, data in members}
-      yield _sample(f"{epath.Path(path).stem}/{key}", parts, field)
+  try:
+    with epath.Path(path).open("rb") as file:
+      for key, parts in tar_samples.read(file, wanted=_fits):
+        yield _sample(f"{epath.Path(path).stem}/{key}", parts, field)
+  except (OSError, EOFError, zlib.error, tarfile.TarError) as error:
+    raise errors.DataError(
+      f"{path} cannot be read ({error}); it is damaged or not complete."
+    ) from error
 
 
-Parts = Mapping[str, tuple[int, bytes]]  # (size, data) by extension
+def _fits(extension: str, size: int) -> bool:
+  return size <= image_item.MAX_BYTES
+
+
+Parts = Mapping[str, tar_samples.Part]
 
 
 def _sample(key: str, parts: Parts, field: str | None) -> image_item.Item:
@@ -60,54 +64,15 @@ def _captions(
 ) -> list[str | None]:
   """As `caption_files` reads them, to the letter."""
   if field is None and "txt" in parts:
-    text = caption_fields.text(parts["txt"][1], where=f"{where}.txt")
+    text = caption_fields.text(parts["txt"].data, where=f"{where}.txt")
     return [text.removesuffix("\n").removesuffix("\r")]
   if "json" not in parts:
     return []
   try:
-    content = json.loads(parts["json"][1])
+    content = json.loads(parts["json"].data)
   except (ValueError, RecursionError) as error:
     raise errors.DataError(f"{where}.json is not JSON ({error}).") from error
   return list(caption_fields.read(content, field, where=f"{where}.json"))
-
-
-@contextlib.contextmanager
-def _opened(path: str) -> Iterator[tarfile.TarFile]:
-  try:
-    with (
-      epath.Path(path).open("rb") as file,
-      tarfile.open(fileobj=file, mode="r|*", tarinfo=_Member) as tar,
-    ):
-      yield tar
-  except (OSError, EOFError, zlib.error, tarfile.TarError) as error:
-    raise errors.DataError(
-      f"{path} cannot be read ({error}); it is damaged or not complete."
-    ) from error
-
-
-class _Member(tarfile.TarInfo):
-  """Python takes a damaged header, or none, for the end of the archive."""
-
-  @classmethod
-  def fromtarfile(cls, tarfile_: tarfile.TarFile) -> tarfile.TarInfo:
-    try:
-      return super().fromtarfile(tarfile_)
-    except tarfile.EOFHeaderError:
-      raise
-    except tarfile.HeaderError as error:
-      raise tarfile.ReadError(str(error)) from error
-
-
-def _members(tar: tarfile.TarFile) -> Iterator[tuple[str, str, int, bytes]]:
-  """(key, extension, size, data) of each file; links are none."""
-  for member in tar:
-    tar.members = []  # else it keeps them all
-    if member.isfile():
-      folder, slash, name = member.name.rpartition("/")
-      stem, _, extension = name.partition(".")
-      read = member.size <= image_item.MAX_BYTES
-      data = tar.extractfile(member).read() if read else b""
-      yield folder + slash + stem, extension.lower(), member.size, data
 
 
 def count_parquet(path: str) -> int:

@@ -5,6 +5,7 @@
   open_images("laion/{00000..00127}.tar")      WebDataset: see image_shards
   open_images("data/train-*.parquet")          Hugging Face: see image_shards
   open_images("tfds:coco_captions:train")      tfds:NAME[/CONFIG][:SPLIT]
+  open_images("seqio:my_task:train", module="my_package.tasks")
 
 Images are read as a stream, in an order that is always the same, and as often
 as one likes.
@@ -22,6 +23,7 @@ from imagen_jax.data import (
   caption_files,
   image_folder,
   image_item,
+  image_seqio,
   image_shards,
   image_tfds,
 )
@@ -43,11 +45,13 @@ def open_images(
   field: str | None = None,
   image_field: str | None = None,
   data_dir: str | None = None,
+  module: str | None = None,
 ) -> Images:
   """Images by path, pattern, or name; see above.
 
   `captions` is a table for a folder of images, `field` names the caption and
-  `image_field` the image within an example, `data_dir` is the folder of TFDS.
+  `image_field` the image within an example, `data_dir` is the folder of TFDS,
+  `module` is imported first, so that it registers its seqio tasks.
   """
   if pathlib.Path(spec).is_dir():
     return _folder(pathlib.Path(spec), captions, field)
@@ -58,6 +62,14 @@ def open_images(
     )
   if spec.startswith("tfds:"):
     return _tfds(spec, field, image_field, data_dir)
+  if spec.startswith("seqio:"):
+    name, read = image_seqio.open_split(
+      spec.removeprefix("seqio:"),
+      field=field,
+      image_field=image_field,
+      module=module,
+    )
+    return Images(_plain(name), read, None)
   return _files(spec, field, image_field)
 
 
@@ -83,8 +95,8 @@ def _files(spec: str, field: str | None, image_field: str | None) -> Images:
     read, count = functools.partial(image_shards.read_tar, field=field), None
   else:
     raise errors.BadInput(
-      f"{spec!r} holds no images; give a folder, .tar or .parquet files, or"
-      " tfds:NAME."
+      f"{spec!r} holds no images; give a folder, .tar or .parquet files,"
+      " tfds:NAME, or seqio:TASK."
     )
   name = pathlib.Path(paths[0]).absolute().parent.name
   return Images(

@@ -6,12 +6,10 @@ and all of them are kept.
 """
 
 import functools
-import io
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
-import PIL.Image
 
 from imagen_jax.core import errors
 from imagen_jax.data import caption_fields, image_item, tfds_captions
@@ -138,9 +136,7 @@ def _read(
 def _item(example: Mapping, key: str, fields: _Fields) -> image_item.Item:
   image = example[fields.image]
   if isinstance(image, np.ndarray):  # pixels, as a mock may make them
-    buffer = io.BytesIO()
-    PIL.Image.fromarray(image.squeeze()).save(buffer, "png")
-    image = buffer.getvalue()
+    image = image_item.png(image.squeeze())
   plain = _plain({k: v for k, v in example.items() if k != fields.image})
   try:
     for name in filter(plain.get, _NAMES):

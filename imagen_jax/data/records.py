@@ -12,7 +12,7 @@ import dataclasses
 import json
 import struct
 
-from imagen_jax.core import errors
+from imagen_jax.core import errors, files
 
 _LENGTH = struct.Struct("<I")
 
@@ -44,7 +44,7 @@ def decode(data: bytes) -> Record:
   try:
     (length,) = _LENGTH.unpack_from(data)
     start = _LENGTH.size + length
-    header = json.loads(data[_LENGTH.size : start])
+    header = files.parse_json(data[_LENGTH.size : start])
     return Record(
       codes=str(header["codes"]),
       label=str(header["label"]),

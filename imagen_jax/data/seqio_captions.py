@@ -16,16 +16,14 @@ Ids are those of `text.tokenizers` for the same model. Nothing is registered,
 and seqio is not imported, until a function is called.
 """
 
-import difflib
 import functools
-import importlib
 import operator
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from imagen_jax.core import errors
-from imagen_jax.data import caption_fields
+from imagen_jax.data import caption_fields, seqio_tasks
 
 FEATURE = "caption"
 # A task keeps the text beside the ids under a longer name.
@@ -36,17 +34,6 @@ PREFERRED = (
   "inputs",
   "text",
 )
-
-
-def _seqio() -> Any:
-  try:
-    import seqio
-  except Exception as error:  # protobuf refuses other versions in its own way
-    raise errors.BadInput(
-      f"seqio cannot be imported ({error}); run: pip install seqio"
-      " tensorflow-cpu"
-    ) from error
-  return seqio
 
 
 def register_caption_task(
@@ -65,7 +52,7 @@ def register_caption_task(
   sentencepiece model. A caption has at most `max_length` ids, the end token
   among them, or fewer if seqio is asked for a shorter "caption".
   """
-  seqio = _seqio()
+  seqio = seqio_tasks.load()
   if name in {*seqio.TaskRegistry.names(), *seqio.MixtureRegistry.names()}:
     raise errors.BadInput(
       f"seqio already has a task or mixture {name!r}; choose another name, or"
@@ -105,7 +92,7 @@ def _function_source(captions: Mapping[str, Iterable[str]]) -> Any:
       output_signature={FEATURE: tf.TensorSpec((), tf.string)},
     )
 
-  return _seqio().FunctionDataSource(dataset, splits=tuple(captions))
+  return seqio_tasks.load().FunctionDataSource(dataset, splits=tuple(captions))
 
 
 def _captions(dataset: Any, *, field: str) -> Any:
@@ -135,7 +122,7 @@ def _trim_and_end(
   max_length: int,
 ) -> Any:
   asked = (sequence_length or {}).get(FEATURE) or max_length
-  return _seqio().preprocessors.append_eos_after_trim(
+  return seqio_tasks.load().preprocessors.append_eos_after_trim(
     dataset, output_features, {FEATURE: min(asked, max_length)}
   )
 
@@ -144,7 +131,7 @@ def feature_converter() -> Any:
   """A seqio.FeatureConverter: "caption" -> "ids" and "mask", not packed."""
   import tensorflow as tf
 
-  seqio = _seqio()
+  seqio = seqio_tasks.load()
   spec = seqio.FeatureConverter.FeatureSpec
 
   class CaptionFeatureConverter(seqio.FeatureConverter):
@@ -179,62 +166,16 @@ def feature_converter() -> Any:
 def read(
   name: str, *, field: str | None = None, module: str | None = None
 ) -> Iterator[str | None]:
-  """The captions of TASK_OR_MIXTURE[:SPLIT], by default of the split "train".
-
-  Of a mixture, each caption of each task once, task after task by name: rates
-  say how often to train on a task, not what is in it. `module` is imported
-  first, to register its tasks.
-  """
-  seqio = _seqio()
-  _import(module)
-  provider, split = _provider(seqio, name)
-  if split not in provider.splits:
-    raise errors.BadInput(
-      f"seqio:{provider.name} has no split {split!r}; it has:"
-      f" {', '.join(sorted(provider.splits))}."
+  """The captions of TASK_OR_MIXTURE[:SPLIT]; see `seqio_tasks`."""
+  for task in seqio_tasks.open_name(name, module=module).tasks:
+    where = f"the seqio task {task.name}"
+    texts = [
+      name
+      for name, found in task.fields.items()
+      if found.spec.dtype.name == "string"
+    ]
+    chosen = caption_fields.choose(
+      field, texts, where=where, preferred=PREFERRED
     )
-  for task in seqio.get_subtasks(provider):
-    if split in task.splits:
-      yield from _read_task(task, split, field)
-
-
-def _import(module: str | None) -> None:
-  if module is not None:
-    try:
-      importlib.import_module(module)
-    except ImportError as error:
-      raise errors.BadInput(
-        f"cannot import {module} to register its tasks ({error})."
-      ) from error
-
-
-def _provider(seqio: Any, name: str) -> tuple[Any, str]:
-  """The task or mixture, and the split; names may hold colons too."""
-  names = {*seqio.TaskRegistry.names(), *seqio.MixtureRegistry.names()}
-  head, _, tail = name.rpartition(":")
-  for known, split in ((name, "train"), (head, tail)):
-    if known in names:
-      return seqio.get_mixture_or_task(known), split
-  close = difflib.get_close_matches(head or name, names, n=3)
-  raise errors.BadInput(
-    f"seqio knows no task or mixture {name!r}; "
-    + (f"near: {', '.join(close)}." if close else f"it knows {len(names)}.")
-    + " Name the module that registers it."
-  )
-
-
-def _read_task(
-  task: Any, split: str, field: str | None
-) -> Iterator[str | None]:
-  dataset = task.get_dataset(
-    split=split,
-    shuffle=False,
-    use_cached=task.requires_caching,
-    try_in_mem_cache=False,
-  )
-  where = f"the seqio task {task.name}"
-  spec = dataset.element_spec
-  present = [key for key in spec if spec[key].dtype.name == "string"]
-  name = caption_fields.choose(field, present, where=where, preferred=PREFERRED)
-  for example in dataset.map(lambda e: e[name]).as_numpy_iterator():
-    yield from caption_fields.texts(example, where=f"{name!r} of {where}")
+    for (value,) in task.read([chosen]):
+      yield from caption_fields.texts(value, where=f"{chosen!r} of {where}")

@@ -25,7 +25,8 @@ Rgba = UInt8[np.ndarray, "h w 4"]
 def decode(encoded: bytes, what: str) -> Rgba:
   """An encoded image -> premultiplied RGBA; DataError names `what`."""
   try:
-    with PIL.Image.open(io.BytesIO(encoded)) as image:
+    # Pillow hands some other formats to programs, as PostScript to gs.
+    with PIL.Image.open(io.BytesIO(encoded), formats=("WEBP", "PNG")) as image:
       return np.asarray(image.convert("RGBA").convert("RGBa"))
   except (OSError, ValueError, SyntaxError) as error:
     raise errors.DataError(

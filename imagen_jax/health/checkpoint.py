@@ -26,9 +26,11 @@ def damage(workdir: epath.Path, step: int) -> list[str]:
   if not step_folders.is_sealed(folder, step):
     return []
   try:
-    return manifest.faults_of(folder, step)
+    found = manifest.faults_of(folder, step)
   except OSError as error:
-    return [f"cannot be read: {error}"]
+    found = [f"cannot be read: {error}"]
+  # A run that goes on deletes old steps, maybe meanwhile.
+  return found if step in step_folders.steps_in(folder) else []
 
 
 def steps(
@@ -40,8 +42,8 @@ def steps(
   """
   folder = workdir / step_folders.FOLDER
   found, aside = step_folders.steps_in(folder), step_folders.bad_in(folder)
+  unseen = [step for step in found if step not in damaged]
   whole = [step for step in found if step in damaged and not damaged[step]]
-  hoped = [step for step in found if not damaged.get(step)]
   made = []
   if aside:
     made.append(
@@ -53,28 +55,30 @@ def steps(
     )
   for step, complaints in damaged.items():
     if complaints:
-      made.append(_damaged(step, complaints, hoped))
+      made.append(_damaged(step, complaints, whole, unseen))
   if not found:
     made.append(_none(workdir, aside))
   elif whole == [0]:
     made.append(_untrained("the only checkpoint is of step 0"))
   elif whole:
-    made.append(_progress(folder, found, whole))
+    made.append(_progress(folder, whole, unseen))
   return made
 
 
 def _damaged(
-  step: int, complaints: list[str], hoped: list[int]
+  step: int, complaints: list[str], whole: list[int], unseen: list[int]
 ) -> findings.Finding:
   more = len(complaints) - _SHOWN
   said = "; ".join(complaints[:_SHOWN])
-  before = max((other for other in hoped if other < step), default=None)
+  before = max((n for n in whole + unseen if n < step), default=None)
+  goes_on = "no other one" if before is None else f"step {before}"
+  if before in unseen:
+    goes_on += " if that is whole, which was not verified"
   return findings.problem(
     "damage",
     f"step {step}: {said}" + (f", and {more} more" if more > 0 else ""),
-    "imagen train goes on from"
-    f" {'no other one' if before is None else f'step {before}'}; copy the"
-    " step again if there is a copy, and look at the disk",
+    f"imagen train goes on from {goes_on}; copy the step again if there is a"
+    " copy, and look at the disk",
     errors.CheckpointError,
   )
 
@@ -94,25 +98,45 @@ def _untrained(why: str) -> findings.Finding:
   return findings.warning(
     "steps",
     f"the stage has 0 steps trained: {why}",
-    "train it (imagen train) before you sample; what it draws now is noise",
+    "train it (imagen train) before you sample, for it draws noise now; a run"
+    " that has just begun first saves at step train.checkpoint_every",
   )
 
 
 def _progress(
-  folder: epath.Path, found: list[int], whole: list[int]
+  folder: epath.Path, whole: list[int], unseen: list[int]
 ) -> findings.Finding:
-  said = f"{whole[-1]} trained; whole are {', '.join(map(str, whole))}"
-  if unsealed := [n for n in found if not step_folders.is_sealed(folder, n)]:
-    return findings.warning(
-      "steps",
-      f"{said}; without a manifest, so not verified: {unsealed}",
-      "imagen train reads such a step in full, and seals it",
-    )
-  return findings.ok("steps", said)
+  unsealed = [n for n in whole if not step_folders.is_sealed(folder, n)]
+  said = f"{whole[-1]} trained"
+  if verified := [n for n in whole if n not in unsealed]:
+    said += f"; whole are {_listed(verified)}"
+  if unseen:
+    said += f"; not verified: {_listed(unseen)}"
+  if not unsealed:
+    return findings.ok("steps", said)
+  return findings.warning(
+    "steps",
+    f"{said}; without a manifest, so not verified: {_listed(unsealed)}",
+    "imagen train reads such a step in full, and seals it",
+  )
+
+
+def _listed(steps: list[int]) -> str:
+  return ", ".join(map(str, steps))
 
 
 def same_run(saved: dict, current: dict) -> findings.Finding:
   """Whether a run of this config may go on from what `saved` tells of."""
+  was, now = (
+    run["config"].get("stage", {}).get("name") for run in (saved, current)
+  )
+  if was != now:
+    return findings.problem(
+      "same run",
+      f"the checkpoint is of a stage {was!r}, and the config of {now!r}",
+      "give the --config that the run was started with, or another --workdir",
+      errors.BadInput,
+    )
   try:
     record.check_resume(saved, current, ())
   except errors.BadInput as error:

@@ -7,7 +7,7 @@ from etils import epath
 
 from imagen_jax.core import errors, files
 from imagen_jax.health import findings
-from imagen_jax.train import events, goodput, loss_bands, writers
+from imagen_jax.train import events, goodput, loss_bands, metrics, writers
 
 _SHOWN = 3
 _LONG = 600.0  # seconds, below which starting up is most of a run
@@ -25,14 +25,21 @@ _REMEDIES = {
 
 
 def newest_row(workdir: epath.Path) -> Mapping[str, Any] | None:
-  """The last row of metrics that has a loss."""
+  """The last row of metrics that has a loss, rather of many steps than of one.
+
+  The first row after a start, in which it compiled, is of one step.
+  """
   path = workdir / writers.METRICS
   rows = list(files.read_jsonl(path)) if path.exists() else []
-  return next((row for row in reversed(rows) if "loss" in row), None)
+  rows = [row for row in rows if "loss" in row]
+  of_many = [row for row in rows if not row.get("compile_s")]
+  return (of_many or rows or [None])[-1]
 
 
 def losses(
-  row: Mapping[str, Any], bands: loss_bands.Bands | None
+  row: Mapping[str, Any],
+  reference: loss_bands.Reference | None,
+  config: Mapping[str, Any],
 ) -> findings.Finding:
   """The losses of a row of metrics against those of healthy runs."""
   step, loss = row["step"], row["loss"]
@@ -44,12 +51,18 @@ def losses(
       errors.NonFinite,
     )
   said = f"{loss:.4g} at step {step}"
-  if bands is None:
+  if reference is None:
     return findings.skipped(
       "loss", f"{said}; no bands to compare it with (--bands=FILE)"
     )
-  if not (complaints := loss_bands.compare(row, bands)):
-    return findings.ok("loss", f"{said}; every noise level is as it should be")
+  if others := loss_bands.foreign(reference, config):
+    shown = "; ".join(others[:_SHOWN])
+    return findings.skipped("loss", f"{said}; the bands are of others: {shown}")
+  if not (levels := loss_bands.judged(row, reference.bands)):
+    return findings.skipped("loss", f"{said}; there are no bands of this step")
+  if not (complaints := loss_bands.compare(row, reference.bands)):
+    of = f"{len(levels)} of {len(metrics.bin_names())} noise levels"
+    return findings.ok("loss", f"{said}; as in healthy runs at {of}")
   more = len(complaints) - _SHOWN
   return findings.warning(
     "loss",

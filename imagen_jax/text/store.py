@@ -132,7 +132,7 @@ class EmbeddingStore:
       store_format.INDEX_FILES, lengths, dtypes, strict=True
     ):
       try:
-        array = np.load(self._folder / file, mmap_mode="r")
+        array = np.lib.format.open_memmap(self._folder / file, mode="r")
       except (OSError, ValueError) as error:
         self._raise(iter([f"{file} cannot be read ({error})"]))
       if (array.shape, array.dtype) != ((length,), dtype):
@@ -157,6 +157,8 @@ class EmbeddingStore:
   ) -> list[Float32[np.ndarray, "_ d"]]:
     """Records by number: each read once, a shard at a time."""
     unique, places = np.unique(records, return_inverse=True)
+    if not ((unique >= 0) & (unique < self.manifest.captions)).all():
+      self._raise(iter(["its index names records that are not there"]))
     shards = np.searchsorted(self._ends, unique, side="right")
     rows = []
     for number in np.unique(shards).tolist():

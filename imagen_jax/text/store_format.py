@@ -18,7 +18,7 @@ import dataclasses
 import json
 import pathlib
 from collections.abc import Mapping
-from typing import Literal, NamedTuple, TypeAlias, get_args
+from typing import Literal, NamedTuple, TypeAlias, TypeVar, get_args
 
 import ml_dtypes
 import numpy as np
@@ -34,6 +34,7 @@ INDEX_FILES = tuple(f"{name}.npy" for name in store_index.Index._fields)
 
 Dtype: TypeAlias = Literal["bfloat16", "int8"]
 DTYPES = get_args(Dtype)
+T = TypeVar("T")
 
 # What ArrayRecord spends on a record, with one record a chunk.
 _RECORD_OVERHEAD = 72
@@ -149,10 +150,10 @@ def to_json(
 
 
 def read_manifest(folder: files.PathLike) -> Manifest:
-  """The manifest of a store, or DataError."""
+  """The manifest of a store; BadInput if there is none, else DataError."""
   path = pathlib.Path(folder) / MANIFEST
   try:
-    content = json.loads(path.read_bytes())
+    content = files.parse_json(path.read_bytes())
     if content["format"] != FORMAT:
       raise ValueError(f"format {content['format']}, not {FORMAT}")
     if content["dtype"] not in DTYPES:
@@ -162,17 +163,18 @@ def read_manifest(folder: files.PathLike) -> Manifest:
       plan={name: content[name] for name in content if name not in apart},
       identity=Identity(*(content[name] for name in Identity._fields)),
       dtype=content["dtype"],
-      shards=tuple(Shard(**shard) for shard in content["shards"]),
-      indexes=tuple(IndexFile(**index) for index in content["indexes"]),
+      shards=tuple(_line(Shard, line) for line in content["shards"]),
+      indexes=tuple(_line(IndexFile, line) for line in content["indexes"]),
       fingerprint=files.sha256_file(path),
       **{name: int(count) for name, count in content["counts"].items()},
     )
   except FileNotFoundError as error:
-    unfinished = (path.parent / PARTS).exists()
-    raise errors.DataError(
-      f"the store {str(folder)!r} is not finished; run `imagen embed` again."
-      if unfinished
-      else f"no {MANIFEST} in {str(folder)!r}; give the folder of a store that"
+    if (path.parent / PARTS).exists():
+      raise errors.DataError(
+        f"the store {str(folder)!r} is not finished; run `imagen embed` again."
+      ) from error
+    raise errors.BadInput(
+      f"no {MANIFEST} in {str(folder)!r}; give the folder of a store that"
       " `imagen embed` made."
     ) from error
   except (OSError, ValueError, KeyError, TypeError) as error:
@@ -180,6 +182,18 @@ def read_manifest(folder: files.PathLike) -> Manifest:
       f"{str(path)!r} is not the manifest of an embedding store ({error!r});"
       " give another folder, or make the store again with `imagen embed`."
     ) from error
+
+
+def _line(kind: type[T], content: dict[str, files.Json]) -> T:
+  """A line of a manifest, which may be another's: no path, no odd numbers."""
+  line = kind(**content)
+  if not files.is_plain_name(line.file):
+    raise ValueError(f"{line.file!r} is not the name of a file beside it")
+  for field in dataclasses.fields(kind):
+    value = getattr(line, field.name)
+    if not isinstance(value, field.type) or (field.type is int and value < 0):
+      raise ValueError(f"{line.file} has {field.name} {value!r}")
+  return line
 
 
 def encode_row(row: Float32[np.ndarray, "m d"], dtype: Dtype) -> bytes:

@@ -13,7 +13,6 @@ last, then `.parts` goes. A folder with a manifest is finished.
 
 import contextlib
 import dataclasses
-import json
 import os
 import pathlib
 from collections.abc import Iterator
@@ -116,7 +115,7 @@ class Unfinished:
     """Writes the plan, or compares it with the one that is there."""
     path = self.folder / store_format.PARTS / PLAN
     try:
-      has = json.loads(path.read_bytes())
+      has = files.parse_json(path.read_bytes())
     except FileNotFoundError:
       store_writer.write_file(path, self.plan, temporary=self._temporary)
       return
@@ -142,9 +141,9 @@ class Unfinished:
     """The line of a shard that is there and, if `checked`, undamaged."""
     path = self._line_path(number)
     try:
-      line = store_format.Shard(**json.loads(path.read_bytes()))
-      shard = self.folder / line.file
-      same = shard.stat().st_size == line.bytes
+      line = store_format.Shard(**files.parse_json(path.read_bytes()))
+      shard = self.folder / store_format.shard_name(number, self.shards)
+      same = (line.file, line.bytes) == (shard.name, shard.stat().st_size)
       if same and (not checked or files.sha256_file(shard) == line.sha256):
         return line
     except (OSError, ValueError, TypeError):

@@ -6,13 +6,14 @@ file                   tokenizer.json (also .gz), *.model
 t5()                   the vocabulary of T5, which comes with us
 """
 
+import contextlib
 import gzip
 import hashlib
 import json
 import os
 import pathlib
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import tokenizers as tokenizers_lib
@@ -42,7 +43,8 @@ def load(path: str | os.PathLike) -> tokenizers.Tokenizer:
       content = gzip.decompress(content)
   except (OSError, EOFError, zlib.error) as error:
     raise _corrupt(path, error) from error
-  return _wrap(_from_json(path, content), hashlib.sha256(content).hexdigest())
+  with _damage_of(path):
+    return _wrap(_from_json(content), hashlib.sha256(content).hexdigest())
 
 
 def t5() -> tokenizers.Tokenizer:
@@ -65,9 +67,9 @@ def _from_folder(folder: pathlib.Path) -> tokenizers.Tokenizer:
     return _wrap(built, files.sha256_files([words, merges]))
   pieces, options = folder / "vocab.txt", folder / "tokenizer_config.json"
   if pieces.is_file():
-    lowercase = _reads(options).get("do_lower_case", True)
+    lowercase = bool(_reads(options).get("do_lower_case", True))
     built = tokenizer_files.bert_wordpiece(pieces, lowercase=lowercase)
-    tag = f"{files.sha256_file(pieces)} lowercase={bool(lowercase)}"
+    tag = f"{files.sha256_file(pieces)} lowercase={lowercase}"
     return _wrap(built, hashlib.sha256(tag.encode()).hexdigest())
   raise errors.BadInput(
     f"{folder} holds no tokenizer.json, spiece.model, vocab.txt, nor vocab.json"
@@ -81,26 +83,35 @@ def _reads(path: pathlib.Path) -> dict:
   if not path.is_file():
     return {}
   try:
-    return dict(json.loads(path.read_bytes()))
+    return dict(files.parse_json(path.read_bytes()))
   except (ValueError, TypeError) as error:
     raise errors.CheckpointError(
       f"{path} is not readable JSON ({error}); fetch it again."
     ) from error
 
 
-def _from_json(path: pathlib.Path, content: bytes) -> tokenizers_lib.Tokenizer:
-  """A tokenizer.json; its own padding and truncation are turned off."""
-  # The library raises bare Exception, and nothing narrower.
+@contextlib.contextmanager
+def _damage_of(path: pathlib.Path) -> Iterator[None]:
+  """The library raises bare Exception, and panics of Rust, which are none."""
   try:
-    tokenizer = tokenizers_lib.Tokenizer.from_buffer(content)
-  except Exception as error:
+    yield
+  except (KeyboardInterrupt, SystemExit):
+    raise
+  except BaseException as error:
     raise _corrupt(path, error) from error
+
+
+def _from_json(content: bytes) -> tokenizers_lib.Tokenizer:
+  """A tokenizer.json; its own padding and truncation are turned off."""
+  tokenizer = tokenizers_lib.Tokenizer.from_buffer(content)
   tokenizer.no_padding()
   tokenizer.no_truncation()
   return tokenizer
 
 
-def _corrupt(path: pathlib.Path, error: Exception) -> errors.CheckpointError:
+def _corrupt(
+  path: pathlib.Path, error: BaseException
+) -> errors.CheckpointError:
   return errors.CheckpointError(
     f"{path} is corrupt or no tokenizer: {error}; fetch it again."
   )

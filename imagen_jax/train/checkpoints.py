@@ -12,7 +12,6 @@ restored. Of several processes, process 0 judges, renames and deletes.
 
 import concurrent.futures
 import json
-import os
 import shutil
 from collections.abc import Callable
 
@@ -49,7 +48,7 @@ class Checkpoints:
     keep_best: int = 0,
     higher_is_better: bool = False,
   ):
-    self._workdir = epath.Path(workdir).absolute()
+    self._workdir = files.absolute(workdir)
     self._folder = self._workdir / FOLDER
     self._policy = retention.Policy(
       keep, keep_every, keep_best, higher_is_better
@@ -270,7 +269,7 @@ class Checkpoints:
 
 def check_space(workdir: epath.Path, abstract: TrainState) -> None:
   """Raises BadInput unless two checkpoints fit on the disk of `workdir`."""
-  if "://" in os.fspath(workdir):
+  if files.is_remote(workdir):
     return
   needed = 2 * tree.size_bytes(abstract)
   free = shutil.disk_usage(workdir).free

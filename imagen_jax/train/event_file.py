@@ -20,7 +20,6 @@ import io
 import os
 import socket
 import struct
-import time
 from collections.abc import Mapping
 
 import numpy as np
@@ -28,7 +27,10 @@ import PIL.Image
 from etils import epath
 from jaxtyping import UInt8
 
+from imagen_jax.core import wall_time
+
 _POLYNOMIAL = 0x82F63B78  # Castagnoli's, its bits reversed
+_PREFIX = "events.out.tfevents"
 
 
 class EventFile:
@@ -37,10 +39,7 @@ class EventFile:
   def __init__(self, folder: epath.PathLike, step: int = 0):
     folder = epath.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    # TensorBoard reads files by name: the time, then what makes it unique.
-    now, host = time.time_ns(), socket.gethostname()
-    name = f"events.out.tfevents.{now // 10**9:010d}.{host}.{os.getpid()}.{now}"
-    self._path = folder / name
+    self._path = folder / _name(folder)
     self._pending = bytearray()
     self._append(_bytes(3, b"brain.Event:2"))
     # A start: what earlier files have from this step on is no longer shown.
@@ -68,8 +67,8 @@ class EventFile:
 
   def flush(self) -> None:
     """Appends to the file what was written since the last time."""
-    with open(self._path, "ab") as file:
-      file.write(self._pending)
+    with self._path.open("ab") as file:
+      file.write(bytes(self._pending))
     self._pending.clear()
 
   def close(self) -> None:
@@ -77,9 +76,16 @@ class EventFile:
     self.flush()
 
   def _append(self, event: bytes) -> None:
-    event = b"\x09" + struct.pack("<d", time.time()) + event
+    event = b"\x09" + struct.pack("<d", wall_time.now()) + event
     length = struct.pack("<Q", len(event))
     self._pending += length + _checksum(length) + event + _checksum(event)
+
+
+def _name(folder: epath.Path) -> str:
+  """TensorBoard reads files by name: this one after those that are there."""
+  others = [path.name.split(".")[3] for path in folder.glob(f"{_PREFIX}.*")]
+  seconds = max([int(wall_time.now()), *(int(s) + 1 for s in others)])
+  return f"{_PREFIX}.{seconds:010d}.{socket.gethostname()}.{os.getpid()}"
 
 
 def _varint(number: int) -> bytes:

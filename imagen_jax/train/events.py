@@ -6,12 +6,10 @@ each with its step and wall time; exit with the exit code, compile and save with
 their seconds.
 """
 
-import time
-
 import jax
 from etils import epath
 
-from imagen_jax.core import files
+from imagen_jax.core import files, wall_time
 
 FILE = "events.jsonl"
 
@@ -35,8 +33,15 @@ class Events:
     """One event; what is empty or None is left out."""
     if not self._writes:
       return
-    entry = {"event": kind, "step": step, "time": round(time.time(), 3)}
+    entry = {"event": kind, "step": step, "time": round(wall_time.now(), 3)}
     entry |= {"reason": reason} if reason else {}
     entry |= {} if seconds is None else {"seconds": round(seconds, 3)}
     entry |= {} if code is None else {"code": code}
     files.append_jsonl(self._path, entry)
+
+
+def starts(workdir: epath.Path) -> int:
+  """How often a run has started, this time counted in."""
+  path = workdir / FILE
+  rows = files.read_jsonl(path) if path.exists() else ()
+  return sum(row.get("event") == "start" for row in rows)

@@ -15,7 +15,8 @@ What a killed process did after its last line is not known, and so `down`. The
 pause after a run that was done is not counted.
 
 Read are `event`, `time`, `step` and `seconds` of events.jsonl, and `time`,
-`step` and the seconds of `clock` of metrics.jsonl and metrics_lost.jsonl.
+`step`, `attempt` and the seconds of `clock` of metrics.jsonl and
+metrics_lost.jsonl.
 """
 
 import dataclasses
@@ -64,7 +65,7 @@ def read(workdir: epath.PathLike) -> Goodput:
 
 
 def account(happened: Iterable[dict], rows: Iterable[dict]) -> Goodput:
-  """The account of these events and rows, in any order."""
+  """The account of events in the order of their file, and of all rows."""
   attempts = _attempts(happened, rows)
   total = dict.fromkeys(KINDS, 0.0)
   steps_kept = steps_lost = 0
@@ -75,7 +76,8 @@ def account(happened: Iterable[dict], rows: Iterable[dict]) -> Goodput:
     lost = last - first - kept
     seconds = attempt.seconds(kept, lost)
     if later and not attempt.done():
-      seconds["down"] = later[0].began - attempt.ended
+      # Negative where the clock was set back in between.
+      seconds["down"] = max(later[0].began - attempt.ended, 0.0)
     for kind, value in seconds.items():
       total[kind] += value
     steps_kept, steps_lost = steps_kept + kept, steps_lost + lost
@@ -91,15 +93,16 @@ def table(goodput: Goodput) -> str:
   rows.append(f"{'wall':<12}{goodput.wall:>14,.1f} s {1:>7.1%}")
   rows.append(
     f"{goodput.steps_kept:,} steps kept, {goodput.steps_lost:,} lost, in"
-    f" {goodput.starts} starts"
+    f" {goodput.starts} start{'' if goodput.starts == 1 else 's'}"
   )
   return "\n".join(rows)
 
 
 @dataclasses.dataclass
 class _Attempt:
-  """One process, from its start to its last line; events in order of time."""
+  """One process, from its start to its last line."""
 
+  number: int  # of the start, from 1
   events: list[dict]
   rows: list[dict] = dataclasses.field(default_factory=list)
 
@@ -144,27 +147,38 @@ class _Attempt:
     busy = max(busy, 0.0) if kept + lost else 0.0
     seconds["productive"] = busy * kept / max(kept + lost, 1)
     seconds["recomputed"] = busy * lost / max(kept + lost, 1)
-    seconds["other"] = self.ended - self.began - sum(seconds.values())
+    rest = self.ended - self.began - sum(seconds.values())
+    seconds["other"] = max(rest, 0.0)
     return seconds
 
 
 def _attempts(happened: Iterable[dict], rows: Iterable[dict]) -> list[_Attempt]:
-  """Processes in order of time, each row with the one that wrote it."""
+  """Processes in their order, each row with the one that wrote it.
+
+  Not by time alone: the clock may be set back between two processes.
+  """
   found: list[_Attempt] = []
-  for event in sorted(happened, key=lambda event: event["time"]):
+  number = 0
+  for event in happened:
+    number += event["event"] == "start"
     opened = found and all(e["event"] in _OPENING for e in found[-1].events)
     new = event["event"] == "start" or (
       event["event"] in ("restore", "damaged") and not opened
     )
     if new or not found:
-      found.append(_Attempt([event]))
+      found.append(_Attempt(number, [event]))
     else:
       found[-1].events.append(event)
   # A kill while rows are moved leaves them in both files.
   once = {(row["time"], row["step"]): row for row in rows}
   for row in once.values():
-    before = [attempt for attempt in found if attempt.began <= row["time"]]
-    (before or found[:1])[-1].rows.append(row)
+    own = [
+      attempt
+      for attempt in found
+      if attempt.began <= row["time"]
+      and row.get("attempt", attempt.number) == attempt.number
+    ]
+    (own or found[:1])[-1].rows.append(row)
   return found
 
 

@@ -6,11 +6,12 @@ of the whole: all noise, times and dropped texts of a batch are drawn first, as
 differs.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, PyTree
+from jaxtyping import Array, Float, PyTree
 
 from imagen_jax.cascade import stage as stage_lib
 from imagen_jax.core import errors, rng
@@ -19,7 +20,7 @@ from imagen_jax.diffusion import losses, time_sampling
 
 
 class Gradients(NamedTuple):
-  """Of the mean loss, and each example's loss."""
+  """Of the mean loss, and each example's loss times its weight."""
 
   grads: Params
   loss: losses.Loss
@@ -32,13 +33,19 @@ def of_batch(
   key: Key,
   *,
   micro_batches: int = 1,
+  bind: Callable[[Params], Params] = lambda params: params,
 ) -> Gradients:
-  """The gradients of a batch of b examples, b a multiple of `micro_batches`."""
+  """The gradients of a batch of b examples, b a multiple of `micro_batches`.
+
+  They are those of `params`, of which `bind` makes what the network takes. An
+  example counts as much as its `batch["weight"]` [b], or 1.
+  """
   if micro_batches > 1:
-    return _accumulated(stage, params, batch, key, micro_batches)
+    return _accumulated(stage, params, batch, key, micro_batches, bind)
 
   def mean_loss(params: Params) -> tuple[Array, losses.Loss]:
-    loss = stage_lib.loss(stage, params, batch, key)
+    loss = stage_lib.loss(stage, bind(params), batch, key)
+    loss = _weighed(loss, batch.get("weight"))
     return loss.per_example.mean(), loss
 
   grads, loss = jax.grad(mean_loss, has_aux=True)(params)
@@ -46,7 +53,12 @@ def of_batch(
 
 
 def _accumulated(
-  stage: stage_lib.Stage, params: Params, batch: Cond, key: Key, k: int
+  stage: stage_lib.Stage,
+  params: Params,
+  batch: Cond,
+  key: Key,
+  k: int,
+  bind: Callable[[Params], Params],
 ) -> Gradients:
   b = batch["image"].shape[0]
   if b % k:
@@ -62,12 +74,13 @@ def _accumulated(
     "eps": jax.random.normal(eps_key, batch["image"].shape),
     "logsnr": stage.schedule(t),
     "cond": stage_lib.training_cond(stage, batch, key),
+    "weight": batch.get("weight"),
   }
 
   def mean_loss(params: Params, part: PyTree, i: Array):
     dropout = rng.key_for(key, "dropout", i)
     loss = losses.loss_at(
-      stage_lib.denoise_fn(stage, params, dropout_key=dropout),
+      stage_lib.denoise_fn(stage, bind(params), dropout_key=dropout),
       part["x0"],
       part["cond"],
       part["logsnr"],
@@ -75,6 +88,7 @@ def _accumulated(
       prediction=stage.prediction,
       weighting=stage.weighting,
     )
+    loss = _weighed(loss, part["weight"])
     return loss.per_example.mean(), loss
 
   def add(total: Params, part_and_i: tuple[PyTree, Array]):
@@ -85,6 +99,14 @@ def _accumulated(
   parts = jax.tree.map(lambda x: _split(x, k), drawn)
   grads, loss = jax.lax.scan(add, zero, (parts, jnp.arange(k)))
   return Gradients(grads, jax.tree.map(_join, loss))
+
+
+def _weighed(
+  loss: losses.Loss, weight: Float[Array, "b"] | None
+) -> losses.Loss:
+  if weight is None:
+    return loss
+  return loss._replace(per_example=weight * loss.per_example)
 
 
 def _split(x: Array, k: int) -> Array:

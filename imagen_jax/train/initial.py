@@ -12,7 +12,6 @@ The state is then made of the result as of random parameters, so that the EMA,
 too, starts there.
 """
 
-import json
 import os
 import re
 from collections.abc import Iterable, Sequence
@@ -73,10 +72,11 @@ def initial_params(
   )
 
 
-def _read(path: epath.Path, which: restore.Which) -> _Found:
+def find(source: files.PathLike) -> tuple[epath.Path, int | None]:
+  """(file, None), or a workdir and a step of it; BadInput if it is neither."""
+  path = epath.Path(source)
   if path.is_file():
-    params, metadata = native.load_params(path)
-    return _Found(params, json.loads(metadata.get("stage", "{}")))
+    return path, None
   workdir, step = path, None
   if path.parent.name == step_folders.FOLDER and path.name.isdecimal():
     workdir, step = path.parent.parent, int(path.name)
@@ -91,10 +91,33 @@ def _read(path: epath.Path, which: restore.Which) -> _Found:
   if step is None:
     sealed = [n for n in steps if step_folders.is_sealed(folder, n)]
     step = (sealed or steps)[-1]
+  return workdir, step
+
+
+def _read(path: epath.Path, which: restore.Which) -> _Found:
+  workdir, step = find(path)
+  if step is None:
+    params, metadata = native.load_params(path)
+    return _Found(params, _said(path, metadata))
+  folder = workdir / step_folders.FOLDER
   shapes = _saved(folder / str(step), which)
   params = restore.restore_params(workdir, shapes, which=which, step=step)
   config = (record.read_run(workdir) or {}).get("config") or {}
   return _Found(params.params, config.get("stage", {}))
+
+
+def _said(path: epath.Path, metadata: dict[str, str]) -> dict:
+  """What a file says of its stage."""
+  try:
+    said = files.parse_json(metadata.get("stage", "{}"))
+    if isinstance(said, dict):
+      return said
+    raise ValueError("it is no group")
+  except ValueError as error:
+    raise errors.CheckpointError(
+      f"{os.fspath(path)} does not describe its stage ({error}); export it"
+      " again."
+    ) from error
 
 
 def _saved(path: epath.Path, which: restore.Which) -> Params:
@@ -148,7 +171,7 @@ def _warn_of_changes(
     if said.get(name, value) != value
   ]
   name = said.get("schedule")
-  if name is not None and schedules.by_name(name) != stage.schedule:
+  if isinstance(name, str) and schedules.by_name(name) != stage.schedule:
     changes.append(f"schedule was {name!r} and is now another")
   if changes:
     logging.warning("%s: %s", os.fspath(source), "; ".join(changes))

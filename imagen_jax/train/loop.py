@@ -4,17 +4,20 @@ Every step is a function of (state, batch of step n, root key), and the batch of
 step n is a function of (data, seed, n); so a run that stops and starts again
 goes on as if it had not stopped. The numbers of a step are read while the next
 one runs. What is evaluated at a step is logged with it, and then it is saved.
+
+Where training diverges it goes on as a new start would, from an earlier
+checkpoint and with later batches; see `rollback`.
 """
 
 import contextlib
 import dataclasses
+import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol, TypeAlias, runtime_checkable
 
 import jax
 import tqdm
-from absl import logging
 from etils import epath
 
 from imagen_jax.core import errors, faults
@@ -22,8 +25,16 @@ from imagen_jax.core.arrays import Cond, Key
 from imagen_jax.train import checkpoints as checkpoints_lib
 from imagen_jax.train import clock as clock_lib
 from imagen_jax.train import events as events_lib
-from imagen_jax.train import guards, preemption, watchdog, window
+from imagen_jax.train import (
+  preemption,
+  processes,
+  rollback,
+  step_folders,
+  watchdog,
+  window,
+)
 from imagen_jax.train import profiler as profiler_lib
+from imagen_jax.train import saver as saver_lib
 from imagen_jax.train import step as step_lib
 from imagen_jax.train import writers as writers_lib
 from imagen_jax.train.evaluator import Evaluator
@@ -59,6 +70,9 @@ class Options:
   higher_is_better: bool = False
   max_skipped: int = 1000  # spikes in all
   max_skipped_in_a_row: int = 10
+  max_rollbacks: int = 3  # after so many in a row; 0 ends the run there
+  rollback_steps: int = 100  # at least so far back,
+  rollback_skip: int = 200  # and without so many batches, or those in between
   watchdog_minutes: float = 0.0  # for a step; 0 is no watchdog
   allow_dtype_cast: bool = False  # of a checkpoint's leaves
 
@@ -82,160 +96,154 @@ def train(
 ) -> TrainState:
   """Trains from the newest checkpoint of `workdir`, or from `make_state`.
 
-  `prepare` turns a host batch (with captions) into what the step reads.
+  `train_step` is jitted, and may take over the memory of its state. `prepare`
+  turns a host batch (with captions) into what the step reads.
   `make_writers(workdir, step)` says where rows go from that step on; with
   `flops_per_image` they have TFLOP/s. Raises NonFinite, at what is not finite
-  or too many spikes, with the last good state committed; StopRequested after
-  SIGTERM, with this one.
+  or if no rollback is left, with the last good state committed; StopRequested
+  after SIGTERM, with this one.
   """
   events = events_lib.Events(workdir)
-  step = 0
-  with _exit_told(events, lambda: step), contextlib.ExitStack() as closing:
-    stop = closing.enter_context(preemption.StopSignal())
-    dog = closing.enter_context(
-      watchdog.Watchdog(
-        workdir,
-        minutes=options.watchdog_minutes,
-        report=lambda why: events(
-          "watchdog", step, why, code=watchdog.EXIT_CODE
-        ),
-      )
-    )
-    saver = closing.enter_context(_Saver(workdir, options, events))
-    dog.watch("restoring", slow=True)
-    state = saver.restore(make_state, abstract_state)
-    step = first = int(state.step)
-    writers = make_writers(workdir, step)
-    closing.callback(writers.close)
-    numbers = window.Window(
-      workdir,
-      max_skipped=options.max_skipped,
-      max_skipped_in_a_row=options.max_skipped_in_a_row,
-    )
-    clock = clock_lib.Clock(options.batch_size, flops_per_image=flops_per_image)
-    if profiler is not None:
-      closing.callback(profiler.close)
-    bar = closing.enter_context(_bar(step, options.steps))
-    run_step = jax.jit(train_step, donate_argnums=0)
-    batches = source.batches(step)
+  turns = itertools.count()  # a rollback takes steps back, never these
+  step, taken = 0, ()
 
-    while step < options.steps and not stop.reached(step):
-      compiles = step == first
-      dog.watch(f"step {step + 1}", slow=compiles)
-      if profiler is not None:
-        profiler.before(step + 1)
-      with clock.waiting("data_wait"):
-        faults.point("loader")
-        batch = next(batches)
-      with _compiling(clock, events, step) if compiles else _NOTHING:
-        state, metrics = run_step(state, prepare(batch), key)
-      step += 1
-      clock.step()
-      numbers.add(step, metrics, batch)
-      if profiler is not None:
-        profiler.after(step, state)
-      bar.update()
-      faults.point("after_step")
-
-      last, row = step == options.steps, {}
-      if last or compiles or step % options.log_every == 0:
-        row = numbers.close()
-        row |= clock.close() | clock_lib.memory()
-        bar.set_postfix_str(f"loss {row['loss']:.4f}")
-      for evaluator in evaluators:
-        if last or step % evaluator.every == 0:
-          numbers.read()
-          dog.watch(f"{type(evaluator).__name__} at step {step}", slow=True)
-          with clock.waiting("evaluate"):
-            faults.point("eval")
-            row |= evaluator(state, step, workdir)
-      writers.write(step, row)
-      writers.flush()
-      saver.note_committed()
-      if last or step % options.checkpoint_every == 0:
-        numbers.read()
-        dog.watch(f"saving step {step}", slow=True)
-        with clock.waiting("save"):
-          saver.save(step, state, row.get(options.best_by))
-
-    numbers.read()
-    dog.watch(f"saving step {step}", slow=True)
-    saver.finish(step, state)
-    if step < options.steps:
-      events("preempt", step)
-      raise errors.StopRequested(
-        f"stopped on request at step {step} of {options.steps}, checkpoint"
-        " committed; run the same command to go on."
-      )
-  return state
-
-
-class _Saver:
-  """Checkpoints with the events, checks and faults that go with them."""
-
-  def __init__(
-    self, workdir: epath.Path, options: Options, events: events_lib.Events
-  ):
-    self._cast = options.allow_dtype_cast
-    self._events = events
-    self._started: dict[int, float] = {}
-    self._last: int | None = None
-    self._checkpoints = checkpoints_lib.Checkpoints(
-      workdir,
-      keep=options.keep,
-      keep_every=options.keep_every,
-      keep_best=options.keep_best,
-      higher_is_better=options.higher_is_better,
-    )
-
-  def __enter__(self) -> "_Saver":
-    return self
-
-  def __exit__(self, *_: object) -> None:
-    self._checkpoints.close()
-
-  def restore(
-    self, make_state: Callable[[], TrainState], abstract_state: TrainState
+  def attempt(
+    stop: preemption.StopSignal, dog: watchdog.Watchdog
   ) -> TrainState:
-    """The newest checkpoint that is whole, or a new state."""
-    start, latest = time.monotonic(), self._checkpoints.latest_step()
-    self._events("start", latest or 0)
-    if latest is None:
-      return make_state()
-    state = self._checkpoints.restore(
-      abstract_state,
-      allow_dtype_cast=self._cast,
-      on_fallback=lambda step, why: self._events("damaged", step, why),
-    )
-    self._last = int(state.step)
-    logging.info("resuming from step %d", self._last)
-    seconds = time.monotonic() - start
-    self._events("restore", self._last, seconds=seconds)
+    """From the newest checkpoint to the end, or to where it diverges."""
+    nonlocal step, taken
+    with contextlib.ExitStack() as closing:
+      dog.watch("restoring", slow=True)
+      if processes.is_first():
+        rollback.finish(workdir)
+      # Here all processes meet.
+      saver = closing.enter_context(_saver(workdir, options, events))
+      closing.callback(dog.watch, "ending", slow=True)
+      taken = rollback.read(workdir)
+      state = saver.restore(make_state, abstract_state)
+      step = first = int(state.step)
+      writers = make_writers(workdir, step)
+      closing.callback(writers.close)
+      numbers = window.Window(
+        workdir,
+        max_skipped=options.max_skipped,
+        max_skipped_in_a_row=options.max_skipped_in_a_row,
+      )
+      clock = clock_lib.Clock(
+        options.batch_size, flops_per_image=flops_per_image
+      )
+      if profiler is not None:
+        closing.callback(profiler.close)
+      bar = closing.enter_context(_bar(step, options.steps))
+      batches = rollback.batches(source.batches, taken, step)
+
+      while step < options.steps and not stop.reached(next(turns)):
+        compiles = step == first
+        dog.watch(f"step {step + 1}", slow=compiles)
+        if profiler is not None:
+          profiler.before(step + 1)
+        with clock.waiting("data_wait"):
+          faults.point("loader")
+          batch = next(batches)
+        with _compiling(clock, events, step) if compiles else _NOTHING:
+          state, metrics = train_step(state, prepare(batch), key)
+        step += 1
+        clock.step()
+        numbers.add(step, metrics, batch)
+        if profiler is not None:
+          profiler.after(step, state)
+        bar.update()
+        faults.point("after_step")
+
+        last, row = step == options.steps, {}
+        if last or compiles or step % options.log_every == 0:
+          row = numbers.close()
+          row |= clock.close() | clock_lib.memory()
+          bar.set_postfix_str(f"loss {row['loss']:.4f}")
+        for evaluator in evaluators:
+          if last or step % evaluator.every == 0:
+            numbers.read()
+            dog.watch(f"{type(evaluator).__name__} at step {step}", slow=True)
+            with clock.waiting("evaluate"):
+              faults.point("eval")
+              row |= evaluator(state, step, workdir)
+        writers.write(step, row)
+        writers.flush()
+        saver.note_committed()
+        if last or step % options.checkpoint_every == 0:
+          numbers.read()
+          dog.watch(f"saving step {step}", slow=True)
+          with clock.waiting("save"):
+            saver.save(step, state, row.get(options.best_by))
+
+      numbers.read()
+      dog.watch(f"saving step {step}", slow=True)
+      saver.finish(step, state)
+      if step < options.steps:
+        events("preempt", step)
+        raise errors.StopRequested(
+          f"stopped on request at step {step} of {options.steps}, checkpoint"
+          " committed; run the same command to go on."
+        )
     return state
 
-  def save(
-    self, step: int, state: TrainState, score: float | None = None
-  ) -> None:
-    """Copies the state to the host; it is written while training goes on."""
-    guards.check_finite(state)
-    faults.point("before_save")
-    self._started[step] = time.monotonic()
-    self._checkpoints.save(step, state, score=score)
-    self._last = step
-    faults.point("after_save")
+  with (
+    _exit_told(events, lambda: step),
+    preemption.StopSignal() as stop,
+    watchdog.Watchdog(
+      workdir,
+      minutes=options.watchdog_minutes,
+      report=lambda why: events("watchdog", step, why, code=watchdog.EXIT_CODE),
+    ) as dog,
+  ):
+    while True:
+      try:
+        return attempt(stop, dog)
+      except window.Diverged as diverged:
+        _go_back(workdir, options, taken, diverged, events)
 
-  def note_committed(self) -> None:
-    """Events for saves that are done; one that failed raises here."""
-    for step in self._checkpoints.check():
-      seconds = time.monotonic() - self._started.pop(step)
-      self._events("save", step, seconds=seconds)
 
-  def finish(self, step: int, state: TrainState) -> None:
-    """Saves the last step, unless it is, and waits until all is committed."""
-    if self._last != step:
-      self.save(step, state)
-    self._checkpoints.wait()
-    self.note_committed()
+def _go_back(
+  workdir: epath.Path,
+  options: Options,
+  taken: rollback.Rollbacks,
+  diverged: window.Diverged,
+  events: events_lib.Events,
+) -> None:
+  """Notes from where the next attempt goes on; raises if there is none."""
+  saved = step_folders.steps_in(workdir / step_folders.FOLDER)
+  if not saved or len(taken) >= options.max_rollbacks:
+    raise errors.NonFinite(
+      f"{diverged} {rollback.told(taken, options.max_rollbacks)}"
+      f"{'' if saved else ' There is no checkpoint to go back to.'}"
+    ) from diverged
+  new = rollback.plan(
+    taken,
+    saved,
+    diverged.step,
+    steps=options.rollback_steps,
+    skip=options.rollback_skip,
+  )
+  count = rollback.position([new], new.to) - rollback.position(taken, new.to)
+  reason = f"back to step {new.to}, skipping {count} batches: {diverged}"
+  events("rollback", new.at, reason)
+  if processes.is_first():
+    rollback.note(workdir, taken, new)
+
+
+def _saver(
+  workdir: epath.Path, options: Options, events: events_lib.Events
+) -> saver_lib.Saver:
+  checkpoints = checkpoints_lib.Checkpoints(
+    workdir,
+    keep=options.keep,
+    keep_every=options.keep_every,
+    keep_best=options.keep_best,
+    higher_is_better=options.higher_is_better,
+  )
+  return saver_lib.Saver(
+    checkpoints, events, allow_dtype_cast=options.allow_dtype_cast
+  )
 
 
 _NOTHING = contextlib.nullcontext()

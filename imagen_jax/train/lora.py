@@ -19,7 +19,7 @@ import math
 import os
 import re
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -41,6 +41,8 @@ RULES = (
 )
 FORMAT = "imagen_jax adapters"
 VERSION = 1
+
+_Pair: TypeAlias = tuple[tree.Leaf, tree.Leaf]  # A, B
 
 
 class Loaded(NamedTuple):
@@ -175,14 +177,16 @@ def _chosen(shapes: Params, rules: Sequence[str]) -> dict[str, tree.Leaf]:
   return {name: leaf for name, leaf in leaves.items() if name in chosen}
 
 
-def _pairs(adapters: Params) -> dict[str, tuple[Array, Array]]:
+def _pairs(adapters: Params) -> dict[str, _Pair]:
   """{name of the kernel: (A, B)}."""
   leaves = tree.flatten(adapters)
   names = {name.rpartition("/")[0] for name in leaves}
   return {name: (leaves[f"{name}/a"], leaves[f"{name}/b"]) for name in names}
 
 
-def _check_fit(params: Params, pairs: dict[str, tuple[Array, Array]]) -> None:
+def _check_fit(
+  params: Params, pairs: dict[str, tuple[tree.Leaf, tree.Leaf]]
+) -> None:
   made = {n: (*a.shape[:-1], b.shape[1]) for n, (a, b) in pairs.items()}
   leaves = tree.flatten(params)
   wrong = [

@@ -3,22 +3,31 @@
 A file of bands, made from rows of runs that went well:
 
   {"about": "configs/demo.py:base, 5000 steps, seeds 0 to 2",
+   "of": {"data.name": "emoji", "train.batch_size": 16},
    "bands": [{"step": 100, "loss/logsnr_-4_0": [0.21, 0.34], ...}, ...]}
 
-The band of a step holds from it to the next one. A number outside is told in
-words: the sum of all noise levels hides which of them is wrong.
+The band of a step holds from it to the next one, and for runs alone whose
+config has the fields in `of`. A number outside is told in words: the sum of all
+noise levels hides which of them is wrong.
 """
 
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from imagen_jax.core import errors, files
 from imagen_jax.train import metrics
 
 # Bands by step, each {"step": n, bin: [low, high]}.
 Bands: TypeAlias = Sequence[Mapping[str, Any]]
+
+
+class Reference(NamedTuple):
+  """A file of bands."""
+
+  about: str
+  of: Mapping[str, Any]  # fields of a config, "train.batch_size" and its like
+  bands: Bands
 
 
 def make(
@@ -29,35 +38,43 @@ def make(
 ) -> list[dict[str, Any]]:
   """Bands at `steps` from the rows of healthy runs, of one or several.
 
-  A band spans the losses from its step to the next, widened by `margin` of
-  them: one run does not know how far another strays.
+  A band spans the losses from its step up to and with the next, widened by
+  `margin` of them: one run does not know how far another strays. A noise level
+  that a row lacks is so rare that its mean tells little, and has no band.
   """
   rows = list(rows)
+  names = [
+    name
+    for name in metrics.bin_names()
+    if all(row.get(name) is not None for row in rows)
+  ]
   bands = []
   for start, end in zip(steps, [*steps[1:], math.inf], strict=True):
-    inside = [row for row in rows if start <= row["step"] < end]
+    inside = [row for row in rows if start <= row["step"] <= end]
+    if not inside:
+      raise errors.BadInput(f"no row is of steps {start} to {end}.")
     band: dict[str, Any] = {"step": start}
-    for name in metrics.bin_names():
-      found = [row[name] for row in inside if row.get(name) is not None]
-      if found:
-        low, high = min(found) / (1 + margin), max(found) * (1 + margin)
-        band[name] = [low, high]
+    for name in names:
+      found = [row[name] for row in inside]
+      ends = min(found) / (1 + margin), max(found) * (1 + margin)
+      band[name] = [float(f"{end:.4g}") for end in ends]
     bands.append(band)
   return bands
 
 
-def write(path: files.PathLike, bands: Bands, *, about: str) -> None:
-  """Writes bands; `about` names the config and the runs they are of."""
-  kept = [dict(band) for band in bands]
-  files.write_json(path, {"about": about, "bands": kept})
+def write(path: files.PathLike, reference: Reference) -> None:
+  """Writes a file of bands; `about` is to name the config and the runs."""
+  kept = reference._asdict() | {"bands": [dict(b) for b in reference.bands]}
+  files.write_json(path, kept)
 
 
-def read(path: files.PathLike) -> Bands:
-  """The bands of a file that `write` made."""
+def read(path: files.PathLike) -> Reference:
+  """What `write` wrote."""
   try:
-    with open(path, encoding="utf-8") as file:
-      bands = json.load(file)["bands"]
-    return sorted(bands, key=lambda band: band["step"])
+    with open(path, "rb") as file:
+      found = files.parse_json(file.read())
+    bands = sorted(found["bands"], key=lambda band: band["step"])
+    return Reference(found["about"], dict(found["of"]), bands)
   except (OSError, ValueError, LookupError, TypeError) as error:
     raise errors.BadInput(
       f"{str(path)!r} is no file of loss bands ({error}); give one that"
@@ -65,16 +82,30 @@ def read(path: files.PathLike) -> Bands:
     ) from error
 
 
+def foreign(reference: Reference, config: Mapping[str, Any]) -> list[str]:
+  """The fields in which a config is none that the bands are of."""
+  found = []
+  for name, wanted in reference.of.items():
+    value: Any = config
+    for part in name.split("."):
+      value = value.get(part) if isinstance(value, Mapping) else None
+    if value != wanted:
+      found.append(f"{name} is {value!r}, theirs {wanted!r}")
+  return found
+
+
+def judged(row: Mapping[str, Any], bands: Bands) -> dict[str, Sequence[float]]:
+  """The bands that a row has a loss for, from noise to image."""
+  past = [band for band in bands if band["step"] <= row["step"]]
+  band = past[-1] if past else {}
+  return {n: band[n] for n in metrics.bin_names() if n in row and n in band}
+
+
 def compare(row: Mapping[str, Any], bands: Bands) -> list[str]:
   """What is wrong with the losses of a row of metrics; [] if nothing is."""
-  past = [band for band in bands if band["step"] <= row["step"]]
-  if not past:
-    return []
-  band = past[-1]
   found = []
-  for name in metrics.bin_names():
-    if name in row and name in band:
-      found += _judge(name, row[name], *band[name])
+  for name, (low, high) in judged(row, bands).items():
+    found += _judge(name, row[name], low, high)
   return found
 
 

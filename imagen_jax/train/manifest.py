@@ -58,7 +58,7 @@ def read(folder: epath.Path, step: int) -> Manifest:
   where = path(folder, step)
   data = where.read_bytes()
   try:
-    body = json.loads(data)
+    body = files.parse_json(data)
     del body["sha256"]
     if data != _encode(body) or body["step"] != step:
       raise ValueError("its own SHA-256 is another")
@@ -141,7 +141,7 @@ def _write(where: epath.Path, data: bytes) -> None:
 
 def _flush(file: epath.Path) -> None:
   """To the disk; a bucket has every object there when its writer closes."""
-  if "://" in os.fspath(file):
+  if files.is_remote(file):
     return
   descriptor = os.open(file, os.O_RDONLY)
   try:

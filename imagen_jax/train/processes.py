@@ -158,9 +158,14 @@ def share(batch: PyTree, mesh: Mesh | None) -> PyTree:
 
 
 def replicate(state: PyTree, mesh: Mesh | None) -> PyTree:
-  """The same state on every device, from each process's own."""
+  """The same state on every device, from each process's own.
+
+  Of one process: on its first device for good, as a restored state lies there.
+  JAX compiles another program for a state that may still be moved, and the
+  first restart of a run would wait for it.
+  """
   if mesh is None:
-    return state
+    return jax.device_put(state, jax.local_devices()[0])
   sharding = NamedSharding(mesh, PartitionSpec())
 
   def place(leaf: jax.Array) -> jax.Array:

@@ -12,12 +12,21 @@ from collections.abc import Collection
 from pathlib import Path
 
 import jax
+import PIL.features
 from absl import logging
 from etils import epath
 
 from imagen_jax.core import errors, files
 
-_PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "numpy", "grain")
+_PACKAGES = (
+  "jax",
+  "flax",
+  "optax",
+  "orbax-checkpoint",
+  "numpy",
+  "grain",
+  "pillow",
+)
 
 # What a checkpoint says of its run.
 _IDENTITY = ("config", "config_hash", "hashes")
@@ -33,6 +42,7 @@ FREE = (
   "preview",
   "profile",
   "sampler",
+  "start.required",
   "train.allow_dtype_cast",
   "train.best_by",
   "train.checkpoint_every",
@@ -41,8 +51,11 @@ FREE = (
   "train.keep_best",
   "train.keep_every",
   "train.log_every",
+  "train.max_rollbacks",
   "train.max_skipped",
   "train.max_skipped_in_a_row",
+  "train.rollback_skip",
+  "train.rollback_steps",
   "train.watchdog_minutes",
 )
 _MAY_GROW = "train.steps"
@@ -75,8 +88,14 @@ def read_run(workdir: epath.Path) -> dict | None:
   path = workdir / "run.json"
   if not path.exists():
     return None
-  run = json.loads(path.read_text())
-  return {name: run.get(name) for name in _IDENTITY}
+  try:
+    run = files.parse_json(path.read_bytes())
+    return {name: run.get(name) for name in _IDENTITY}
+  except (ValueError, AttributeError) as error:
+    raise errors.CheckpointError(
+      f"{path} is damaged ({error}); move it away: what it says also stands in"
+      " the manifest of each checkpoint."
+    ) from error
 
 
 def check_resume(saved: dict, current: dict, allow: Collection[str]) -> None:
@@ -120,6 +139,8 @@ def _fields(run: dict) -> dict[str, files.Json]:
 
   flatten("", json.loads(json.dumps(run["config"], default=str)))
   flatten("hashes", run["hashes"])
+  if not found.get("lora.rank"):  # no adapters, and older configs say nothing
+    found = {n: v for n, v in found.items() if not n.startswith("lora.")}
   return found
 
 
@@ -127,8 +148,11 @@ def _is_in(name: str, sections: Collection[str]) -> bool:
   return any(name == s or name.startswith(f"{s}.") for s in sections)
 
 
-def _versions() -> dict[str, str]:
-  return {name: importlib.metadata.version(name) for name in _PACKAGES}
+def _versions() -> dict[str, str | None]:
+  """Of packages, and of what decodes JPEG: pixels depend on it."""
+  packages = {name: importlib.metadata.version(name) for name in _PACKAGES}
+  turbo = PIL.features.version("libjpeg_turbo")  # None of another libjpeg
+  return packages | {"libjpeg-turbo": turbo}
 
 
 def _git() -> dict[str, str | bool | None]:

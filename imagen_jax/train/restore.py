@@ -13,7 +13,7 @@ import orbax.checkpoint as ocp
 from absl import logging
 from etils import epath
 
-from imagen_jax.core import errors, tree
+from imagen_jax.core import errors, files, tree
 from imagen_jax.core.arrays import Params
 from imagen_jax.train import manifest, step_folders, strict_restore
 
@@ -37,7 +37,7 @@ def restore_params(
   verify: bool = True,
 ) -> Restored:
   """The parameters at `step` (the newest by default), checked by `shapes`."""
-  folder = epath.Path(workdir).absolute() / step_folders.FOLDER
+  folder = files.absolute(workdir) / step_folders.FOLDER
   step = _step(folder, step)
   if verify:
     _verify(folder, step)

@@ -7,6 +7,7 @@ count, so that the newest holds; and the bins of `metrics`.
 from collections.abc import Callable
 from typing import TypeAlias
 
+import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
@@ -22,6 +23,8 @@ Metrics: TypeAlias = dict[str, Metric]
 TrainStep: TypeAlias = Callable[
   [TrainState, Cond, Key], tuple[TrainState, Metrics]
 ]
+# (what is trained, what stays as it is) -> the parameters of the network
+Bind: TypeAlias = Callable[[Params, Params | None], Params]
 
 
 def make_train_step(
@@ -32,17 +35,28 @@ def make_train_step(
   micro_batches: int = 1,
   spike_deviations: float = 0.0,
   freeze: Callable[[Params], Params] = lambda grads: grads,
+  bind: Bind = lambda params, _: params,
+  learning_rate: optax.Schedule | None = None,
 ) -> TrainStep:
   """(state, batch, root key) -> (state, metrics): pure, to be jitted.
 
   `spike_deviations` is that of `guards`, 0 for no guard. `freeze` puts zeros
-  for the gradients of frozen parameters, which then are not computed.
+  for the gradients of frozen parameters, which then are not computed. Where
+  the state holds a part alone, adapters, the step has a last argument `base`,
+  and `bind` joins the two. `learning_rate` is that of `optimizer`, to be told.
   """
 
-  def train_step(state: TrainState, batch: Cond, key: Key):
+  def train_step(
+    state: TrainState, batch: Cond, key: Key, base: Params | None = None
+  ):
     key = rng.key_for(key, "train", state.step)
     grads, losses = gradients.of_batch(
-      stage, state.params, batch, key, micro_batches=micro_batches
+      stage,
+      state.params,
+      batch,
+      key,
+      micro_batches=micro_batches,
+      bind=lambda params: bind(params, base),
     )
     loss, grads = losses.per_example.mean(), freeze(grads)
     norm = optax.global_norm(grads)
@@ -69,6 +83,9 @@ def make_train_step(
       "skipped": new.guard.skipped,
       "skipped_in_a_row": new.guard.skipped_in_a_row,
     } | metrics_lib.by_logsnr(losses)
+    if learning_rate is not None:  # skipped updates are not in its count
+      rate = learning_rate(state.guard.seen)
+      metrics["learning_rate"] = jnp.asarray(rate, jnp.float32)
     finite = guards.all_finite(metrics)
     return guards.choose(new, state, finite=finite, spike=spike), metrics
 

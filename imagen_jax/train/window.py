@@ -2,7 +2,8 @@
 
 The numbers of a step are read when the next one is on its way, so the device
 does not wait for the host, and the host is never further ahead than that. A
-step that is not finite, or one spike too many, ends the run there.
+step that is not finite, or one spike too many in all, ends the run there; one
+too many in a row ends the attempt.
 """
 
 from typing import TypeAlias
@@ -16,6 +17,14 @@ from imagen_jax.train import metrics as metrics_lib
 from imagen_jax.train import step as step_lib
 
 Batch: TypeAlias = dict[str, np.ndarray | list[str] | jax.Array]
+
+
+class Diverged(errors.NonFinite):
+  """Too many spikes in a row, the last of them at `step`."""
+
+  def __init__(self, message: str, step: int):
+    super().__init__(message)
+    self.step = step
 
 
 class Window:
@@ -55,13 +64,16 @@ class Window:
         f" applied. Its examples are in {path.name}; look at them, or lower the"
         " learning rate, and start from the last checkpoint."
       )
-    raise errors.NonFinite(
+    message = (
       f"at step {step} {int(row['skipped'])} updates have been skipped as"
       f" spikes, {int(row['skipped_in_a_row'])} in a row, of at most"
       f" {self._caps['skipped']} and {self._caps['skipped_in_a_row']}: training"
       f" diverges. The last examples are in {path.name}; lower the learning"
       " rate, or raise the bound."
     )
+    if "skipped" in over:
+      raise errors.NonFinite(message)
+    raise Diverged(message, step)
 
   def close(self) -> dict[str, float]:
     """The window's numbers; the next one begins."""

@@ -1,9 +1,11 @@
 """Where the numbers and pictures of a run go.
 
-  metrics.jsonl        {"step", "time", ...} a logged step
+  metrics.jsonl        {"step", "time", "attempt", ...} a logged step
   metrics_lost.jsonl   rows of steps that a restart took back, to account for
   tb/                  TensorBoard
   Weights & Biases     when asked for
+
+An attempt is a start of the run, counted in events.jsonl.
 
 Steps in `metrics.jsonl` strictly increase, however often the run was killed: a
 run that goes on from step n first takes out the rows after n.
@@ -14,7 +16,6 @@ The methods are named as those of CLU's writers, which are not used because
 
 import json
 import math
-import time
 import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, TypeAlias, runtime_checkable
@@ -24,8 +25,8 @@ import numpy as np
 from etils import epath
 from jaxtyping import UInt8
 
-from imagen_jax.core import errors, files
-from imagen_jax.train import event_file
+from imagen_jax.core import errors, files, wall_time
+from imagen_jax.train import event_file, events
 
 METRICS, LOST = "metrics.jsonl", "metrics_lost.jsonl"
 TENSORBOARD = "tb"
@@ -48,6 +49,7 @@ class MetricsFile:
 
   def __init__(self, workdir: epath.Path):
     self._path = workdir / METRICS
+    self._attempt = events.starts(workdir)
     self._row: dict[str, float | None] = {}
     self._step = self._written = -1
 
@@ -69,7 +71,11 @@ class MetricsFile:
   def flush(self) -> None:
     """Writes the row, after which its step is over."""
     if self._row:
-      stamp = {"step": self._step, "time": round(time.time(), 3)}
+      stamp = {
+        "step": self._step,
+        "time": round(wall_time.now(), 3),
+        "attempt": self._attempt,
+      }
       files.append_jsonl(self._path, stamp | self._row)
       self._written = self._step
     self._row = {}

@@ -64,6 +64,12 @@ def load_params(
     name: np.array(_stored(leaf, dtype))
     for name, leaf in checkpoint.arrays.items()
   }
+  inner = {n[:i] for n in flat for i, sign in enumerate(n) if sign == "/"}
+  if both := sorted(inner & flat.keys()):
+    raise errors.CheckpointError(
+      f"{os.fspath(path)} has {both[0]!r} both as an array and as a group; it"
+      " was not written by this program."
+    )
   return tree.unflatten(flat), checkpoint.metadata
 
 

@@ -20,7 +20,7 @@ import ml_dtypes
 import numpy as np
 import safetensors
 
-from imagen_jax.core import errors
+from imagen_jax.core import errors, files
 from imagen_jax.weights.tensors import Tensor
 
 DTYPES = {
@@ -121,8 +121,8 @@ def read_json(path: str | os.PathLike) -> dict:
   path = os.fspath(path)
   _check_exists(path)
   try:
-    with open(path, encoding="utf-8") as file:
-      content = json.load(file)
+    with open(path, "rb") as file:
+      content = files.parse_json(file.read())
   except (OSError, ValueError) as error:
     raise errors.CheckpointError(
       f"{path} is not readable JSON: {_one_line(error)}; fetch it again."
@@ -213,8 +213,7 @@ def _open_shards(folder: str, index: str) -> dict[str, Tensor]:
   """All shards, which hold what the index says, each tensor once."""
   where = read_json(index).get("weight_map")
   if not isinstance(where, dict) or not all(
-    isinstance(file, str) and os.path.basename(file) == file
-    for file in where.values()
+    files.is_plain_name(file) for file in where.values()
   ):
     raise errors.CheckpointError(
       f"{index} has no weight_map of tensors to files beside it; fetch it"

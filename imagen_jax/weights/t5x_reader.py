@@ -41,7 +41,10 @@ _FILE = "checkpoint"
 _SCANNED = re.compile(r"target/encoder/encoder/(.+)")
 _RUN_BYTES = 256 << 20  # of layers that are read at once
 # What msgpack, flax's array codec and TensorStore raise on damaged content.
-_DAMAGE = (ValueError, TypeError, KeyError, AttributeError, OSError)
+_DAMAGE = (
+  *(ValueError, TypeError, KeyError, AttributeError, OSError),
+  *(SyntaxError, OverflowError, RecursionError),  # of a dtype or a size
+)
 
 
 def read(source: str | os.PathLike) -> dict[str, Tensor]:
@@ -50,7 +53,7 @@ def read(source: str | os.PathLike) -> dict[str, Tensor]:
   root = kvstore(source)
   content = _read_msgpack(source, root)
   version = content.get("version", 0)
-  if version not in VERSIONS:
+  if not isinstance(version, int) or version not in VERSIONS:
     raise errors.CheckpointError(
       f"{source} is a T5X checkpoint of version {version!r}; versions"
       f" {VERSIONS[0]} and {VERSIONS[1]} are read; save it with a newer T5X."
@@ -142,7 +145,8 @@ def _zarr(what: str, root: dict[str, str], spec: dict) -> _Array:
     raise _damaged(what, f"unknown array spec {spec}") from error
   # The bucket in a spec is a placeholder, and the path is relative: the arrays
   # lie beside the msgpack file, wherever that is now.
-  if driver != "zarr" or path.startswith("/") or ".." in path.split("/"):
+  inside = isinstance(path, str) and not path.startswith("/")
+  if driver != "zarr" or not inside or ".." in path.split("/"):
     raise _damaged(what, f"unknown array spec {spec}")
   place = root | {"path": f"{root['path']}{path.rstrip('/')}/"}
   return _Array(

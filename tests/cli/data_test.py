@@ -158,7 +158,7 @@ def test_a_killed_build_never_opens_and_ends_with_the_same_bytes(tmp_path):
       assert image_files.contents(out) == image_files.contents(whole)
       shutil.rmtree(out)
       continue
-    with pytest.raises(errors.DataError, match="no manifest"):
+    with pytest.raises(errors.BadInput, match="no manifest"):
       examples.open_set(out)
   assert killed >= 5, f"an unbroken build takes {seconds:.1f} s"
   assert _start(pets, out).wait() == 0
@@ -206,5 +206,5 @@ def test_help_and_unknown_verbs(capsys):
     assert f"imagen data {verb} " in capsys.readouterr().out
   with pytest.raises(errors.BadInput, match="did you mean 'verify'"):
     data.run(["verifi", "x"])
-  with pytest.raises(errors.DataError, match="no manifest"):
+  with pytest.raises(errors.BadInput, match="no manifest"):
     data.run(["stats", "nowhere"])

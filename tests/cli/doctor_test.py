@@ -150,7 +150,7 @@ def test_every_batch_is_looked_up_in_a_store(monkeypatch):
   cfg = config()
   cfg.data.store = "a/store"
   assert examine(cfg)["store"].level == "ok"
-  first = set(doctor_patient.build.source(cfg).batch_at(0)["caption"])
+  first = set(doctor_patient.build_data.source(cfg).batch_at(0)["caption"])
 
   def of_the_first(captions):
     if set(captions) - first:
@@ -186,6 +186,7 @@ def test_a_damaged_checkpoint_and_the_one_before(run, no_overfit):
   assert found["leaves"].said.endswith("of step 2 fit")
   quick = examine(config(), run)
   assert quick["damage"].said.startswith("step 4")
+  assert "step 2 if that is whole" in quick["damage"].remedy
   assert "leaves" not in quick
 
 
@@ -251,15 +252,19 @@ def test_losses_out_of_their_bands(run, tmp_path):
     json.loads(line)
     for line in (run / "metrics.jsonl").read_text().split("\n")[:-1]
   ]
+  names = loss_bands.metrics.bin_names()
+  seen = {name: row[name] for row in rows for name in names if name in row}
   path = tmp_path / "bands.json"
-  loss_bands.write(path, loss_bands.make(rows, [0], margin=9.0), about="these")
-  assert examine(config(), run, bands=str(path))["loss"].level == "ok"
-  low = [
-    {**row, **{n: x / 99 for n, x in row.items() if "/" in n}} for row in rows
-  ]
-  loss_bands.write(path, loss_bands.make(low, [0]), about="others")
-  found = examine(config(), run, bands=str(path))["loss"]
-  assert found.level == "warning" and "too high" in found.said
+
+  def loss(factor, **of):
+    bands = [{n: [factor * x / 9, factor * x * 9] for n, x in seen.items()}]
+    bands[0]["step"] = 0
+    loss_bands.write(path, loss_bands.Reference("these", of, bands))
+    return examine(config(), run, bands=str(path))["loss"]
+
+  assert loss(1.0).level == "ok"
+  assert loss(0.01).level == "warning" and "too high" in loss(0.01).said
+  assert loss(0.01, seed=1).level == "skipped"
 
 
 def test_bands_are_shipped_by_config_stage_and_resolution(run, monkeypatch):
@@ -271,6 +276,19 @@ def test_bands_are_shipped_by_config_stage_and_resolution(run, monkeypatch):
   )
   examine(config(), run, config_name="demo")
   assert ("assets", "demo", "loss_bands_base_16.json") in asked
+
+
+@pytest.mark.parametrize("stage", ["base", "sr"])
+def test_the_bands_of_the_demo_are_shipped(tmp_path, stage):
+  row = {"step": 300, "loss": 9.0}
+  row |= dict.fromkeys(loss_bands.metrics.bin_names(), 9.0)
+  (tmp_path / "metrics.jsonl").write_text(json.dumps(row) + "\n")
+  cfg = demo.get_config(stage)
+  found = examine(cfg, tmp_path, config_name="demo")["loss"]
+  assert found.level == "warning" and "in a healthy run it is" in found.said
+  cfg.train.batch_size = 2
+  found = examine(cfg, tmp_path, config_name="demo")["loss"]
+  assert found.level == "skipped" and "train.batch_size is 2" in found.said
 
 
 def test_the_exit_code_is_that_of_the_worst_problem(monkeypatch, capsys):
@@ -287,7 +305,7 @@ def test_the_exit_code_is_that_of_the_worst_problem(monkeypatch, capsys):
   assert "PROBLEM  b1" in shown and "-> set it" in shown
   found[1:] = [findings.warning("disk", "is full", "free space")]
   doctor.run(line)
-  assert "0 problems, 1 warnings" in capsys.readouterr().out
+  assert "0 problems, 1 warning, 1 ok" in capsys.readouterr().out
 
 
 def test_text_is_wrapped_in_columns_and_tables_are_not(monkeypatch):

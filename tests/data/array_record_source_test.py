@@ -74,7 +74,7 @@ def test_a_truncated_shard_is_found_even_unchecked(folder):
 
 
 def test_missing_shard_manifest_or_records(folder, tmp_path_factory):
-  with pytest.raises(errors.DataError, match=r"no manifest.json in"):
+  with pytest.raises(errors.BadInput, match=r"no manifest.json in"):
     array_record_source.ArrayRecordSource(tmp_path_factory.mktemp("empty"))
   _edit(folder, lambda c: c["shards"][2].update(records=9))
   source = array_record_source.ArrayRecordSource(folder)

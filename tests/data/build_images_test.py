@@ -190,7 +190,7 @@ def test_too_many_bad_records_stop_the_build(tmp_path):
   assert errors.DataError.exit_code == 4
   assert os.listdir(tmp_path) == [set_folder.SKIPPED]
   assert [line["key"] for line in _skipped(tmp_path)] == ["bad", "002"]
-  with pytest.raises(errors.DataError, match="no manifest"):
+  with pytest.raises(errors.BadInput, match="no manifest"):
     examples.open_set(tmp_path)
   build_images.build(_source(items), tmp_path, SETTINGS, max_bad=0.02)
   assert len(examples.open_set(tmp_path)) == 98
@@ -257,7 +257,7 @@ def test_what_a_killed_build_left_does_not_open_and_is_replaced(
     target = out if i < moved else building
     (target / name).write_bytes(b"left over")
   (building / array_record_source.MANIFEST).write_text("{}")
-  with pytest.raises(errors.DataError, match=r"no manifest\.json"):
+  with pytest.raises(errors.BadInput, match=r"no manifest\.json"):
     examples.open_set(out)
   build_images.build(_source(items), out, SETTINGS, shard_size=2)
   assert image_files.contents(out) == image_files.contents(whole)

@@ -124,7 +124,7 @@ def test_errors(opened, tmp_path):
     opened.index("lionn")
   with pytest.raises(errors.BadInput, match="resolution 512"):
     opened.at(512)
-  with pytest.raises(errors.DataError, match=r"no manifest\.json"):
+  with pytest.raises(errors.BadInput, match=r"no manifest\.json"):
     emoji.open_emoji(tmp_path)
   record = dataclasses.replace(opened.records[0], image=b"not a picture")
   broken = dataclasses.replace(opened, records=(record,))

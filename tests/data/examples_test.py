@@ -64,7 +64,7 @@ def test_every_flipped_bit_and_every_truncation_is_found():
 
 
 def test_of_360_damaged_shards_none_is_read_in_silence(tmp_path):
-  """Goal 20: 300 flips and 60 truncations, read record by record."""
+  """300 flips and 60 truncations, read record by record."""
   rows = _rows(30)
   shards = _set(tmp_path, rows)
   rng = random.Random(20)

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import shutil
 
 import pytest
 from etils import epath
@@ -71,13 +72,28 @@ def test_of_two_damaged_steps_nothing_is_left(workdir):
 
 def test_a_step_that_was_not_looked_at_is_not_called_whole(workdir):
   flip(workdir, 2)
-  assert steps(workdir, 4)["steps"].said == "4 trained; whole are 4"
+  found = steps(workdir, 4)["steps"]
+  assert found.said == "4 trained; whole are 4; not verified: 2"
+  assert found.level == "ok"
+  flip(workdir, 4)
+  remedy = steps(workdir, 4)["damage"].remedy
+  assert "from step 2 if that is whole, which was not verified;" in remedy
+
+
+def test_a_step_that_is_deleted_meanwhile_is_not_damaged(workdir, monkeypatch):
+  def faults(folder, step):
+    shutil.rmtree(folder / str(step))
+    return ["files are missing"]
+
+  monkeypatch.setattr(checkpoint.manifest, "faults_of", faults)
+  assert checkpoint.damage(workdir, 2) == []
 
 
 def test_a_step_without_a_manifest_is_told(workdir):
   (workdir / "checkpoints" / "4.manifest.json").unlink()
   found = steps(workdir, 2, 4)["steps"]
-  assert found.level == "warning" and "not verified: [4]" in found.said
+  assert found.level == "warning" and "not verified: 4" in found.said
+  assert "whole are 2;" in found.said
 
 
 def test_what_was_set_aside_is_told(workdir):
@@ -112,6 +128,18 @@ def test_the_same_run_may_go_on_and_another_may_not():
   found = checkpoint.same_run(CONFIG, other)
   assert found.level == "problem" and found.error is errors.BadInput
   assert "hashes.data was 'a' and is now 'b'" in found.said
+
+
+def test_another_stage_is_said_in_a_word():
+  base, sr = (
+    {"config": {"stage": {"name": name, "depth": n}}, "hashes": {}}
+    for n, name in enumerate(("base", "sr"))
+  )
+  found = checkpoint.same_run(base, sr)
+  assert found.level == "problem" and found.error is errors.BadInput
+  assert found.said == (
+    "the checkpoint is of a stage 'base', and the config of 'sr'"
+  )
 
 
 def test_leaves_that_fit_are_well(workdir):

@@ -108,7 +108,7 @@ def test_another_manifest_is_one_line(tmp_path, text, message):
 
 
 def test_no_manifest_and_no_manifest_yet(tmp_path):
-  with pytest.raises(errors.DataError, match=r"no manifest.json in"):
+  with pytest.raises(errors.BadInput, match=r"no manifest.json in"):
     store_format.read_manifest(tmp_path / "nowhere")
   (tmp_path / ".parts").mkdir()
   with pytest.raises(errors.DataError, match="is not finished; run `imagen"):

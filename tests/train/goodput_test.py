@@ -17,6 +17,7 @@ class Run:
   def __init__(self, steps):
     self.steps, self.now, self.saved = steps, 1e9, 0
     self.events, self.rows = [], []
+    self.starts = 0
     self.truth = dict.fromkeys(goodput.KINDS, 0.0)
     self.done = []  # (step, seconds) of each step that was ever done
 
@@ -29,6 +30,7 @@ class Run:
 
   def attempt(self, kill_after=None):
     """From the last save to the end, or killed after so many steps."""
+    self.starts += 1
     self.event("start", self.saved)
     self.spend("other", START)
     if self.saved:
@@ -48,7 +50,8 @@ class Run:
         waits["evaluate"] += EVALUATE
       if step % LOG == 0 or step == self.steps:
         row = {f"{kind}_s": seconds for kind, seconds in waits.items()}
-        self.rows.append({"step": step, "time": self.now} | row)
+        where = {"step": step, "time": self.now, "attempt": self.starts}
+        self.rows.append(where | row)
         waits = dict.fromkeys(clock.WAITS, 0.0)
       if step % CHECKPOINT == 0:
         self.spend("save", SAVE)
@@ -112,6 +115,21 @@ def test_ten_kills_are_accounted_for_within_a_hundredth(seed):
   else:
     run.attempt()
   check(run, tolerance=0.01)
+
+
+def test_a_clock_set_back_between_two_starts_hides_the_pause_alone():
+  run = Run(100)
+  run.attempt(kill_after=45)
+  run.now -= 110.0
+  run.truth["down"] = 0.0
+  run.attempt()
+  starts = [e["time"] for e in run.events if e["event"] == "start"]
+  assert starts[1] < run.rows[8]["time"] < run.rows[-1]["time"]
+  check(run, tolerance=0.01)
+  for row in run.rows:  # as versions before wrote them
+    del row["attempt"]
+  seconds = goodput.account(run.events, run.rows).seconds
+  assert min(seconds.values()) >= 0.0
 
 
 def test_a_later_start_from_further_back_loses_more():
@@ -182,4 +200,4 @@ def test_the_table_has_every_kind_and_the_wall_time():
     "s",
     f"{found.share():.1%}",
   ]
-  assert lines[-1] == "50 steps kept, 0 lost, in 1 starts"
+  assert lines[-1] == "50 steps kept, 0 lost, in 1 start"

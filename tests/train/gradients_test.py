@@ -19,6 +19,8 @@ def params_and_batch(stage, b=8):
   }
   if stage.low_resolution:
     batch["x_lr"] = draw.uniform(-1, 1, (b, 8, 8, 3))
+  else:
+    batch["weight"] = draw.uniform(0.5, 2, b)
   batch = {name: jnp.asarray(x, jnp.float32) for name, x in batch.items()}
   batch["text_mask"] = jnp.asarray(draw.uniform(size=(b, 4)) > 0.3)
   return stage_lib.init(stage, jax.random.key(0)), batch
@@ -49,6 +51,36 @@ def test_micro_batches_have_the_gradients_of_the_whole(stage):
     lambda a, b: float(jnp.abs(a - b).max()), half.grads, whole.grads
   )
   assert max(jax.tree.leaves(largest)) > 1e-3 * scale
+
+
+def test_an_example_counts_as_its_weight():
+  params, batch = params_and_batch(tiny_run.STAGE)
+  del batch["weight"]
+  key = jax.random.key(3)
+
+  @jax.jit
+  def of(weight):
+    weighed = batch | {"weight": weight}
+    return gradients.of_batch(tiny_run.STAGE, params, weighed, key)
+
+  plain = jax.jit(
+    lambda: gradients.of_batch(tiny_run.STAGE, params, batch, key)
+  )()
+  weight = jnp.arange(8.0)
+  found = of(weight)
+  np.testing.assert_allclose(
+    found.loss.per_example, weight * plain.loss.per_example, rtol=1e-6
+  )
+  np.testing.assert_array_equal(found.loss.mse, plain.loss.mse)
+  # Linear in the weights: one example at a time sums to the whole.
+  alone = [of(jnp.zeros(8).at[i].set(1.0)).grads for i in range(8)]
+  summed = jax.tree.map(lambda *grads: sum(grads), *alone)
+  scale = max(float(jnp.abs(g).max()) for g in jax.tree.leaves(plain.grads))
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5 * scale),
+    summed,
+    plain.grads,
+  )
 
 
 def test_a_batch_that_cannot_be_cut_is_refused():

@@ -13,6 +13,7 @@ from imagen_jax.train import ema, optimizers
 from imagen_jax.train import state as state_lib
 from imagen_jax.train import step as step_lib
 from tests import tiny_cascade
+from tests.train import tiny_run
 
 
 def test_ema_warms_up_and_then_keeps_its_decay():
@@ -93,8 +94,7 @@ def test_the_first_loss_is_one_and_steps_lower_it(index):
 
 
 def test_a_non_finite_step_leaves_every_leaf_as_it_was():
-  stage = build.stage(tiny_cascade.stage_configs(8)[0])
-  rule = optimizers.make("adam", lambda _: 1e-2)
+  stage, rule = tiny_run.STAGE, tiny_run.RULE
   state = state_lib.create(stage_lib.init(stage, jax.random.key(0)), rule)
   batch = {
     "image": jnp.full((2, 16, 16, 3), jnp.nan),

@@ -1,6 +1,7 @@
 """Two processes are one run: its losses, data, checkpoint and end."""
 
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -10,7 +11,7 @@ import jax
 import numpy as np
 import pytest
 
-from imagen_jax.core import errors, files
+from imagen_jax.core import errors
 from imagen_jax.train import processes
 from tests.train import tiny_run
 
@@ -109,10 +110,12 @@ def test_two_processes_train_the_run_of_one(tmp_path):
   assert len(losses[0]) == 20
   np.testing.assert_allclose(losses[1], losses[0], rtol=1e-5)
   keys = [
-    list(files.read_jsonl(tmp_path / "two" / f"keys_{i}.jsonl"))
-    for i in range(2)
+    [json.loads(line) for line in path.read_text().splitlines()]
+    for path in sorted((tmp_path / "two").glob("keys_?.jsonl"))
   ]
-  for (step, first), (_, second) in list(zip(*keys, strict=False))[:20]:
+  both = list(zip(*keys, strict=False))[:20]
+  assert len(both) == 20
+  for (step, first), (_, second) in both:
     assert first + second == [f"{step}:{row}" for row in range(4)]
   # One checkpoint, which one process reads, and goes on from.
   (tmp_path / "two" / "digest.txt").unlink()

@@ -3,6 +3,8 @@
 import copy
 import json
 
+import PIL
+import PIL.features
 import pytest
 from etils import epath
 
@@ -21,6 +23,14 @@ def test_run_json_holds_config_versions_devices_and_hashes(tmp_path):
   assert {"python", "jax", "flax"} <= run["versions"].keys()
   assert run["devices"] and {"revision", "dirty"} == run["git"].keys()
   assert run["config_hash"] == record.config_hash(CONFIG)
+
+
+def test_run_json_names_what_decodes_images(tmp_path):
+  record.write_run(epath.Path(tmp_path), CONFIG, {})
+  versions = json.loads((tmp_path / "run.json").read_text())["versions"]
+  assert versions["pillow"] == PIL.__version__
+  assert versions["libjpeg-turbo"] == PIL.features.version("libjpeg_turbo")
+  assert versions["libjpeg-turbo"]  # as in all wheels of Pillow
 
 
 def test_the_hash_of_a_config_is_that_of_its_values():
@@ -134,3 +144,14 @@ def test_run_json_is_read_as_a_checkpoint_keeps_it(tmp_path):
   run = record.read_run(workdir)
   assert run.keys() == {"config", "config_hash", "hashes"}
   record.check_resume(run, {"config": CONFIG, "hashes": {"data": "abc"}}, set())
+
+
+def test_a_run_of_before_there_were_adapters_goes_on_without_them():
+  hashes = {"data": "d"}
+  before = {"config": {"seed": 0}, "hashes": hashes}
+  lora = {"rank": 0, "alpha": 16.0, "rules": ["a", "b"]}
+  config = {"seed": 0, "start": {"required": False}, "lora": lora}
+  record.check_resume(before, {"config": config, "hashes": hashes}, ())
+  lora["rank"] = 4
+  with pytest.raises(errors.BadInput, match=r"lora\.rank was 'absent'"):
+    record.check_resume(before, {"config": config, "hashes": hashes}, ())

@@ -7,6 +7,7 @@ several processes makes its own rows of it.
 """
 
 import dataclasses
+import functools
 import hashlib
 import itertools
 import json
@@ -96,10 +97,10 @@ def prepare(batch):
 
 def train(workdir, steps, *, source=None, stage=STAGE, mesh=None, **given):
   """A run in this process; `given` goes to Options, or to the loop."""
-  loop_fields = ("evaluators", "train_step", "profiler")
+  loop_fields = ("evaluators", "profiler")
   loop_given = {n: given.pop(n) for n in loop_fields if n in given}
+  step = given.pop("train_step", None) or _train_step(stage)
   options = {"log_every": 1, "checkpoint_every": 2} | given
-  step = step_lib.make_train_step(stage, RULE, ema_decay=0.9)
   shapes = stage_lib.param_shapes(stage)
 
   def make_state():
@@ -107,7 +108,8 @@ def train(workdir, steps, *, source=None, stage=STAGE, mesh=None, **given):
     return processes.replicate(state_lib.create(params, RULE), mesh)
 
   return loop.train(
-    **{"train_step": step} | loop_given,
+    **loop_given,
+    train_step=jax.jit(step, donate_argnums=0),
     make_state=make_state,
     abstract_state=processes.abstract(state_lib.abstract(shapes, RULE), mesh),
     source=source or Noise(),
@@ -116,6 +118,12 @@ def train(workdir, steps, *, source=None, stage=STAGE, mesh=None, **given):
     workdir=epath.Path(workdir),
     options=loop.Options(steps=steps, batch_size=BATCH, **options),
   )
+
+
+@functools.cache
+def _train_step(stage: stage_lib.Stage) -> step_lib.TrainStep:
+  """The same function for all runs here, so that JAX compiles it once."""
+  return step_lib.make_train_step(stage, RULE, ema_decay=0.9)
 
 
 def digest(state) -> str:
@@ -164,16 +172,28 @@ def wait_for_rows(workdir: pathlib.Path, count: int = 1) -> None:
 
 
 def main(given: dict) -> None:
-  """`join`: arguments of processes.join; `agree`: values to agree on."""
+  """`join`: arguments of processes.join; `agree`: values to agree on.
+
+  `poison`: the first batch of outliers, and the first after them.
+  """
   processes.join(*given.pop("join", ()))
   processes.check_agreement(given.pop("agree", {}))
   workdir = epath.Path(given.pop("workdir"))
   pause = given.pop("pause", 0.0)
+  poison = range(*given.pop("poison", (0, 0)))
+  given["train_step"] = step_lib.make_train_step(
+    STAGE,
+    RULE,
+    ema_decay=0.9,
+    spike_deviations=given.pop("spike_deviations", 0.0),
+  )
 
   def note(step, batch):
     time.sleep(pause)
     with open(workdir / f"keys_{jax.process_index()}.jsonl", "a") as file:
       file.write(json.dumps([step, batch["key"]]) + "\n")
+    if step in poison:
+      batch["image"] = 1e3 * batch["image"]
     return batch
 
   look = [Look(every)] if (every := given.pop("look_every", 0)) else []

@@ -65,7 +65,7 @@ def test_values_of_a_step_are_one_row_with_its_time(workdir):
   made.close()
   (row,) = rows(workdir)
   assert row.pop("time") > 1e9
-  assert row == {"step": 2, "loss": 0.5, "text_swap": 0.25}
+  assert row == {"step": 2, "attempt": 0, "loss": 0.5, "text_swap": 0.25}
 
 
 def test_a_later_step_writes_the_row_before_and_an_earlier_one_fails(workdir):
