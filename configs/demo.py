@@ -26,7 +26,7 @@ import dataclasses
 from ml_collections import ConfigDict
 
 from imagen_jax.models import variants
-from imagen_jax.train import lora
+from imagen_jax.train import lora, sharding
 
 _MODES = ("gpu", "runlocal")
 
@@ -131,6 +131,16 @@ def _common() -> ConfigDict:
         "which": "ema",  # or raw, of a workdir
         "fresh": (),  # patterns of names to draw all the same
       },
+      # Devices along each axis; -1 is all that are left. See train/mesh.py.
+      "mesh": {
+        "data": -1,
+        "fsdp": 1,
+        "spatial": 1,
+        "tensor": 1,
+        "slices": 1,  # of a multi-slice TPU
+        "devices": 0,  # the first so many of one process; 0 is all
+        "rules": sharding.RULES,  # (pattern of names, how it is cut)
+      },
       # Adapters on what `start` has, in place of all parameters.
       "lora": {
         "rank": 0,  # 0 trains all
@@ -148,7 +158,7 @@ def _base(gpu: bool) -> ConfigDict:
   config = _common()
   variant = "demo_base_64" if gpu else "demo_base_32"
   config.stage.name = "base"
-  config.stage.update(_network(variant))
+  config.stage.update(network(variant))
   config.stage.resolution = 64 if gpu else 32
   if gpu:
     _on_gpu(config, batch_size=512, steps=14_000)
@@ -158,7 +168,7 @@ def _base(gpu: bool) -> ConfigDict:
 def _sr(gpu: bool) -> ConfigDict:
   config = _common()
   config.stage.name = "sr"
-  config.stage.update(_network("demo_sr_256"))
+  config.stage.update(network("demo_sr_256"))
   config.stage.resolution = 256 if gpu else 128
   config.stage.low_resolution = 64 if gpu else 32
   config.stage.prediction = "x0"
@@ -175,7 +185,7 @@ def _sr(gpu: bool) -> ConfigDict:
   return config
 
 
-def _network(variant: str) -> dict:
+def network(variant: str) -> dict:
   """The named size with all its fields, so that each can be overridden."""
   module = variants.make(variant)
   fields = {

@@ -9,9 +9,10 @@ schema and a wrong one is an error that names the right ones.
 
 import dataclasses
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
+import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
@@ -30,7 +31,8 @@ from imagen_jax.diffusion import (
 from imagen_jax.models import variants
 from imagen_jax.text import encoders, packages, store_format
 from imagen_jax.text import store as store_lib
-from imagen_jax.train import optimizers
+from imagen_jax.train import mesh as mesh_lib
+from imagen_jax.train import optimizers, sharding
 from imagen_jax.weights import placement
 
 Config: TypeAlias = Mapping | ml_collections.ConfigDict
@@ -170,6 +172,23 @@ def learning_rate(config: ml_collections.ConfigDict) -> optax.Schedule:
     decay=fields.decay,
     total_steps=config.train.steps,
   )
+
+
+def mesh(
+  config: Config, devices: Sequence[jax.Device] | None = None
+) -> jax.sharding.Mesh:
+  """`config.mesh`, of the given devices, or of all there are."""
+  fields = plain(config["mesh"])
+  count = fields.pop("devices")
+  del fields["rules"]
+  if count and devices is None:
+    devices = jax.devices()[:count]
+  return mesh_lib.make(construct(mesh_lib.MeshSizes, fields, "mesh"), devices)
+
+
+def mesh_rules(config: Config) -> sharding.Rules:
+  """`config.mesh.rules`: (pattern of parameter names, tactic)."""
+  return tuple((str(p), str(tactic)) for p, tactic in config["mesh"]["rules"])
 
 
 def rules(config: ml_collections.ConfigDict) -> optimizers.Rules:

@@ -10,11 +10,13 @@ from collections.abc import Sequence
 
 import jax
 import ml_collections
+import numpy as np
 
 from imagen_jax import build
 from imagen_jax.cascade import stage as stage_lib
-from imagen_jax.core import errors
+from imagen_jax.core import errors, tree
 from imagen_jax.core.arrays import Key, Params
+from imagen_jax.nn import param_init
 from imagen_jax.train import evaluator as evaluator_lib
 from imagen_jax.train import initial, lora
 from imagen_jax.train import step as step_lib
@@ -52,21 +54,29 @@ def shapes(config: build.Config, stage: stage_lib.Stage) -> Params:
 
 
 def initial_params(
-  config: build.Config, stage: stage_lib.Stage, key: Key
+  config: build.Config,
+  stage: stage_lib.Stage,
+  key: Key,
+  place: param_init.Place = param_init.on_device,
 ) -> Params:
   """What training begins with: drawn, of `config.start`, or new adapters."""
   if rank(config):
-    return _create(config, stage_lib.param_shapes(stage), key)
+    adapters = _create(config, stage_lib.param_shapes(stage), key)
+    return tree.map_named(lambda n, x: place(n, np.asarray(x)), adapters)
   if not config["start"]["source"]:
-    return stage_lib.init(stage, key)
-  return _source(config, stage, key)
+    return stage_lib.init(stage, key, place)
+  return _source(config, stage, key, place)
 
 
-def base(config: build.Config, stage: stage_lib.Stage) -> Params | None:
+def base(
+  config: build.Config,
+  stage: stage_lib.Stage,
+  place: param_init.Place = param_init.on_device,
+) -> Params | None:
   """What adapters are added to, read from `config.start`; None without."""
   if not rank(config):
     return None
-  return _source(config, stage, jax.random.key(0))
+  return _source(config, stage, jax.random.key(0), place)
 
 
 def binder(config: build.Config) -> step_lib.Bind:
@@ -96,7 +106,12 @@ def _create(config: build.Config, whole: Params, key: Key) -> Params:
   )
 
 
-def _source(config: build.Config, stage: stage_lib.Stage, key: Key) -> Params:
+def _source(
+  config: build.Config,
+  stage: stage_lib.Stage,
+  key: Key,
+  place: param_init.Place,
+) -> Params:
   start = config["start"]
   return initial.initial_params(
     stage,
@@ -104,4 +119,5 @@ def _source(config: build.Config, stage: stage_lib.Stage, key: Key) -> Params:
     key=key,
     which=start["which"],
     fresh=tuple(start["fresh"]),
+    place=place,
   )

@@ -10,15 +10,16 @@ from collections.abc import Callable, Collection
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import ml_collections
 from etils import epath
 
-from imagen_jax import build, build_adapters, build_data
+from imagen_jax import build, build_adapters, build_data, build_step
 from imagen_jax.cascade import stage as stage_lib
-from imagen_jax.core import errors, files, rng
+from imagen_jax.core import errors, files, rng, tree
+from imagen_jax.core.arrays import Params
 from imagen_jax.data import image_pipeline, pipeline, rejects
 from imagen_jax.evals import prompt_swap, sample_grid, sr_consistency
+from imagen_jax.nn import param_init
 from imagen_jax.text import embedded, embedding
 from imagen_jax.train import (
   checkpoints,
@@ -26,16 +27,15 @@ from imagen_jax.train import (
   flops,
   loop,
   lora,
-  optimizers,
   processes,
   profiler,
   record,
+  sharding,
   step_folders,
   writers,
 )
 from imagen_jax.train import evaluator as evaluator_lib
 from imagen_jax.train import state as state_lib
-from imagen_jax.train import step as step_lib
 
 
 class Text(NamedTuple):
@@ -60,16 +60,14 @@ def train(
   folder = files.check_writable(workdir)
   stage = build.stage(config.stage)
   build.sampler(config.sampler)
-  rule = build.optimizer(config)
   trace = _profiler(config, folder)
   build_adapters.check(config)
-  shapes = build_adapters.shapes(config, stage)
-  rules = build.rules(config)
-  if rules:
-    optimizers.factors(shapes, rules)
-  abstract = state_lib.abstract(shapes, rule)
-  checkpoints.check_space(folder, abstract)
-  base = build_adapters.base(config, stage)
+  mesh = build.mesh(config)
+  program = build_step.make(config, stage, mesh)
+  checkpoints.check_space(folder, program.state)
+  base = None
+  if program.base is not None:
+    base = build_adapters.base(config, stage, _placing(program.base))
   told = events.Events(folder)
   batches = build_data.source(config, report=_report_to(told))
   words = text(config)
@@ -77,46 +75,31 @@ def train(
   if base is not None:
     hashes["base"] = lora.digest(base)
   _check_run(config, folder, hashes, allow_change)
-  mesh = processes.mesh()
-  base = processes.replicate(base, mesh)
   key = jax.random.key(config.seed)
 
   def make_state() -> state_lib.TrainState:
-    init_key = rng.key_for(key, "init")
-    params = build_adapters.initial_params(config, stage, init_key)
-    return processes.replicate(state_lib.create(params, rule), mesh)
+    init_key, place = rng.key_for(key, "init"), _placing(program.state.params)
+    params = build_adapters.initial_params(config, stage, init_key, place)
+    return build_step.create(program, params)
 
   def prepare(batch: loop.Batch) -> dict:
     own = batch if _is_cut(batches) else processes.cut(batch)
     text_emb, text_mask = words.embed(own["caption"])
     cond = {n: own[n] for n in ("image", "x_lr", "weight") if n in own}
     cond |= {"text_emb": text_emb, "text_mask": text_mask}
-    return processes.share(cond, mesh)
+    return sharding.share(cond, mesh)
 
-  step = jax.jit(
-    step_lib.make_train_step(
-      stage,
-      rule,
-      ema_decay=config.train.ema_decay,
-      micro_batches=config.train.micro_batches,
-      spike_deviations=config.train.spike_deviations,
-      freeze=functools.partial(optimizers.freeze, rules=rules),
-      bind=build_adapters.binder(config),
-      learning_rate=build.learning_rate(config),
-    ),
-    donate_argnums=0,
-  )
   loop.train(
     make_state=make_state,
-    abstract_state=processes.abstract(abstract, mesh),
-    train_step=functools.partial(step, base=base),
+    abstract_state=program.state,
+    train_step=functools.partial(program.step, base=base),
     source=batches,
     prepare=prepare,
     key=rng.key_for(key, "train"),
     workdir=folder,
     options=_options(config, allow_dtype_cast, watchdog_minutes),
     evaluators=build_adapters.of_the_whole(
-      config, base, evaluators(config, stage, batches, words.embed)
+      config, base, evaluators(config, stage, batches, words.embed, mesh)
     ),
     make_writers=functools.partial(
       writers.make,
@@ -153,6 +136,7 @@ def evaluators(
   stage: stage_lib.Stage,
   batches: pipeline.Pipeline | image_pipeline.ImagePipeline,
   embed: embedded.Embed,
+  mesh: jax.sharding.Mesh,
 ) -> list[evaluator_lib.Evaluator]:
   """What looks at the run every `config.preview.every` steps."""
   every = config.preview.every
@@ -166,7 +150,8 @@ def evaluators(
   cond = {"text_emb": text_emb, "text_mask": text_mask}
   if "x_lr" in shown:
     cond["x_lr"] = shown["x_lr"]
-  cond = jax.tree.map(jnp.asarray, cond)
+  whole = sharding.replicated(mesh)
+  cond = {name: sharding.put_leaf(x, whole) for name, x in cond.items()}
   settings = build.sampler(config.sampler)
   measures = [sr_consistency.measure] if "x_lr" in cond else []
   return [
@@ -180,7 +165,7 @@ def evaluators(
     ),
     prompt_swap.PromptSwap(
       stage=stage,
-      x0=jnp.asarray(shown["image"]),
+      x0=sharding.put_leaf(shown["image"], whole),
       cond=cond,
       every=every,
       aug_level=settings.aug_level,
@@ -196,7 +181,6 @@ def _check_run(
 ) -> None:
   """Refuses a run that would go on as another; tells what it is."""
   plain = build.plain(config)
-  processes.check_batch_size(config.train.batch_size)
   processes.check_agreement(
     hashes
     | {"config": record.config_hash(plain), "code": processes.code_hash()}
@@ -207,6 +191,12 @@ def _check_run(
     )
   if processes.is_first():
     record.write_run(folder, plain, hashes)
+
+
+def _placing(abstract: Params) -> param_init.Place:
+  """Puts each parameter where its shape says it lies."""
+  shardings = {n: x.sharding for n, x in tree.flatten(abstract).items()}
+  return lambda name, values: sharding.put_leaf(values, shardings[name])
 
 
 def _profiler(

@@ -63,6 +63,7 @@ def config(tmp_path, base):
     cfg.train.update({"steps": 4, "batch_size": 4, "checkpoint_every": 2})
     cfg.optimizer.warmup_steps = 0
     cfg.preview.every = 4
+    cfg.mesh.devices = 1
   return cfg.lock()
 
 

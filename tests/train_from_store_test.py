@@ -27,6 +27,7 @@ def config(store: str = ""):
     cfg.stage.update(tiny_cascade.stage_configs(384)[0])
     cfg.train.update({"steps": 3, "batch_size": 4, "checkpoint_every": 3})
     cfg.preview.every = 3
+    cfg.mesh.devices = 1
     cfg.data.store = store
   return cfg
 

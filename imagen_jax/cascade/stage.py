@@ -66,9 +66,14 @@ def param_shapes(stage: Stage) -> Params:
   return param_init.trace(stage.module, _inputs(stage))[0]
 
 
-def init(stage: Stage, key: Key) -> Params:
-  """Fresh parameters; output layers are zero, so the first loss is 1."""
-  return param_init.init_params(stage.module, key, _inputs(stage))
+def init(
+  stage: Stage, key: Key, place: param_init.Place = param_init.on_device
+) -> Params:
+  """Fresh parameters; output layers are zero, so the first loss is 1.
+
+  `place(name, values)` puts each on its devices.
+  """
+  return param_init.init_params(stage.module, key, _inputs(stage), place)
 
 
 def denoise_fn(

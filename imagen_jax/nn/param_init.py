@@ -10,6 +10,7 @@ moves no other layer's draw.
 
 import math
 from collections.abc import Callable
+from typing import TypeAlias
 
 import flax.linen as nn
 import jax
@@ -21,10 +22,18 @@ from imagen_jax.core import rng, tree
 from imagen_jax.core.arrays import Key, Params
 from imagen_jax.nn import initializers
 
+# (slash name, values on the host) -> the values on their devices
+Place: TypeAlias = Callable[[str, np.ndarray], Array]
+
 _BLOCK = 1 << 15
 
 # What a layer that has no field for it means by a parameter of this name.
 _DEFAULTS = {"bias": initializers.zeros, "scale": initializers.ones}
+
+
+def on_device(name: str, values: np.ndarray) -> Array:
+  """On the first device, whatever the name."""
+  return jnp.asarray(values)
 
 
 def trace(
@@ -52,8 +61,13 @@ def trace(
   return shapes, {name: found[name] for name in names}
 
 
-def init_params(module: nn.Module, key: Key, inputs: tuple) -> Params:
-  """Draws every parameter of `module` for `inputs` (shapes suffice)."""
+def init_params(
+  module: nn.Module, key: Key, inputs: tuple, place: Place = on_device
+) -> Params:
+  """Draws every parameter of `module` for `inputs` (shapes suffice).
+
+  Each is drawn on the host, and `place(name, values)` puts it on its devices.
+  """
   shapes, chosen = trace(module, inputs)
 
   def draw(name: str, leaf: jax.ShapeDtypeStruct) -> Array:
@@ -66,8 +80,8 @@ def init_params(module: nn.Module, key: Key, inputs: tuple) -> Params:
       unit = _uniform(rng.key_for(key, name), math.prod(leaf.shape))
       values = unit.reshape(leaf.shape) * initializer.bound(leaf.shape)
     else:
-      return initializer(rng.key_for(key, name), leaf.shape, leaf.dtype)
-    return jnp.asarray(values, leaf.dtype)
+      values = initializer(rng.key_for(key, name), leaf.shape, leaf.dtype)
+    return place(name, np.asarray(values, leaf.dtype))
 
   return tree.map_named(draw, shapes)
 

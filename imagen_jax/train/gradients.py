@@ -18,6 +18,8 @@ from imagen_jax.core import errors, rng
 from imagen_jax.core.arrays import Cond, Key, Params
 from imagen_jax.diffusion import losses, time_sampling
 
+GATHERED = "gathered parameters"  # see `jax.ad_checkpoint.checkpoint_name`
+
 
 class Gradients(NamedTuple):
   """Of the mean loss, and each example's loss times its weight."""
@@ -34,21 +36,24 @@ def of_batch(
   *,
   micro_batches: int = 1,
   bind: Callable[[Params], Params] = lambda params: params,
+  gather_again: bool = False,
 ) -> Gradients:
   """The gradients of a batch of b examples, b a multiple of `micro_batches`.
 
   They are those of `params`, of which `bind` makes what the network takes. An
-  example counts as much as its `batch["weight"]` [b], or 1.
+  example counts as much as its `batch["weight"]` [b], or 1. With `gather_again`
+  what is named `GATHERED` is not kept for the way back, but made once more.
   """
+  keep = _forgetful if gather_again else lambda function: function
   if micro_batches > 1:
-    return _accumulated(stage, params, batch, key, micro_batches, bind)
+    return _accumulated(stage, params, batch, key, micro_batches, bind, keep)
 
   def mean_loss(params: Params) -> tuple[Array, losses.Loss]:
     loss = stage_lib.loss(stage, bind(params), batch, key)
     loss = _weighed(loss, batch.get("weight"))
     return loss.per_example.mean(), loss
 
-  grads, loss = jax.grad(mean_loss, has_aux=True)(params)
+  grads, loss = jax.grad(keep(mean_loss), has_aux=True)(params)
   return Gradients(grads, loss)
 
 
@@ -59,6 +64,7 @@ def _accumulated(
   key: Key,
   k: int,
   bind: Callable[[Params], Params],
+  keep: Callable[[Callable], Callable],
 ) -> Gradients:
   b = batch["image"].shape[0]
   if b % k:
@@ -92,13 +98,18 @@ def _accumulated(
     return loss.per_example.mean(), loss
 
   def add(total: Params, part_and_i: tuple[PyTree, Array]):
-    grads, loss = jax.grad(mean_loss, has_aux=True)(params, *part_and_i)
+    grads, loss = jax.grad(keep(mean_loss), has_aux=True)(params, *part_and_i)
     return jax.tree.map(lambda a, g: a + g / k, total, grads), loss
 
   zero = jax.tree.map(jnp.zeros_like, params)
   parts = jax.tree.map(lambda x: _split(x, k), drawn)
   grads, loss = jax.lax.scan(add, zero, (parts, jnp.arange(k)))
   return Gradients(grads, jax.tree.map(_join, loss))
+
+
+def _forgetful(function: Callable) -> Callable:
+  policy = jax.checkpoint_policies.save_anything_except_these_names(GATHERED)
+  return jax.checkpoint(function, policy=policy)
 
 
 def _weighed(

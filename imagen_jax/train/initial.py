@@ -18,7 +18,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 from absl import logging
 from etils import epath
 
@@ -26,6 +26,7 @@ from imagen_jax.cascade import stage as stage_lib
 from imagen_jax.core import errors, files, tree
 from imagen_jax.core.arrays import Key, Params
 from imagen_jax.diffusion import schedules
+from imagen_jax.nn import param_init
 from imagen_jax.train import record, restore, step_folders, strict_restore
 from imagen_jax.weights import native
 
@@ -46,11 +47,12 @@ def initial_params(
   key: Key,
   which: restore.Which = "ema",
   fresh: Sequence[str] = (),
+  place: param_init.Place = param_init.on_device,
 ) -> Params:
   """The parameters of `source`, those that match `fresh` drawn from `key`.
 
   `fresh` are regexes of whole names, each of which must match one. `which` is
-  for workdirs; a file holds one of both.
+  for workdirs; a file holds one of both. `place` puts each on its devices.
   """
   found = _read(epath.Path(source), which)
   shapes = stage_lib.param_shapes(stage)
@@ -67,7 +69,9 @@ def initial_params(
   )  # fmt: skip
   # Copies: the first step donates them, and numpy would lend its own memory.
   return tree.map_named(
-    lambda name, _: drawn[name] if name in anew else jnp.array(loaded[name]),
+    lambda name, _: place(
+      name, np.array(drawn[name] if name in anew else loaded[name])
+    ),
     shapes,
   )
 

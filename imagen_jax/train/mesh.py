@@ -56,9 +56,7 @@ def fill(sizes: MeshSizes, devices: int) -> MeshSizes:
       f"mesh {_text(sizes)} needs {'a multiple of ' if free else ''}{known}"
       f" devices, and there are {devices}; change mesh.data or mesh.fsdp."
     )
-  filled = dataclasses.replace(
-    sizes, **dict.fromkeys(free, devices // known)
-  )
+  filled = dataclasses.replace(sizes, **dict.fromkeys(free, devices // known))
   if filled.data % sizes.slices:
     raise errors.BadInput(
       f"mesh.data {filled.data} is not divisible by mesh.slices"

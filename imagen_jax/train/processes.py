@@ -17,8 +17,6 @@ from pathlib import Path
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import PyTree
 
 from imagen_jax.core import errors, files
 
@@ -103,28 +101,6 @@ def disagreement(values: list[dict[str, str]]) -> str:
   return ""
 
 
-def mesh() -> Mesh | None:
-  """All devices of all processes, along `data`; None for one process."""
-  if jax.process_count() == 1:
-    return None
-  return jax.make_mesh(
-    (jax.device_count(),),
-    ("data",),
-    axis_types=(jax.sharding.AxisType.Auto,),
-  )
-
-
-def check_batch_size(batch_size: int) -> None:
-  """Raises BadInput if a batch cannot be cut evenly over all devices."""
-  n = jax.device_count() if jax.process_count() > 1 else 1
-  if batch_size % n:
-    lower = batch_size - batch_size % n
-    raise errors.BadInput(
-      f"batch_size {batch_size} is not divisible by {n} devices; use"
-      f" {lower or n} or {lower + n}."
-    )
-
-
 def is_first() -> bool:
   """Whether this process is the one that writes."""
   return jax.process_index() == 0
@@ -142,49 +118,3 @@ def cut(batch: dict) -> dict:
   if jax.process_count() == 1:
     return batch
   return {name: values[my_rows(len(values))] for name, values in batch.items()}
-
-
-def share(batch: PyTree, mesh: Mesh | None) -> PyTree:
-  """The batch of all processes from the rows of this one."""
-  if mesh is None:
-    return batch
-  sharding = NamedSharding(mesh, PartitionSpec("data"))
-  return jax.tree.map(
-    lambda rows: jax.make_array_from_process_local_data(
-      sharding, np.asarray(rows)
-    ),
-    batch,
-  )
-
-
-def replicate(state: PyTree, mesh: Mesh | None) -> PyTree:
-  """The same state on every device, from each process's own.
-
-  Of one process: on its first device for good, as a restored state lies there.
-  JAX compiles another program for a state that may still be moved, and the
-  first restart of a run would wait for it.
-  """
-  if mesh is None:
-    return jax.device_put(state, jax.local_devices()[0])
-  sharding = NamedSharding(mesh, PartitionSpec())
-
-  def place(leaf: jax.Array) -> jax.Array:
-    value = np.asarray(leaf)
-    return jax.make_array_from_callback(
-      value.shape, sharding, lambda index: value[index]
-    )
-
-  return jax.tree.map(place, state)
-
-
-def abstract(state: PyTree, mesh: Mesh | None) -> PyTree:
-  """Shapes that say where a restored state is to lie."""
-  if mesh is None:
-    return state
-  sharding = NamedSharding(mesh, PartitionSpec())
-  return jax.tree.map(
-    lambda leaf: jax.ShapeDtypeStruct(
-      leaf.shape, leaf.dtype, sharding=sharding
-    ),
-    state,
-  )

@@ -39,6 +39,7 @@ FREE = (
   "data.store",  # the hash of its weights may not
   "data.threads",
   "log",
+  "mesh",  # where, not what
   "preview",
   "profile",
   "sampler",

@@ -1,7 +1,8 @@
 """Where each part of a state lies: ordered rules, by name and shape.
 
 A rule is (pattern of whole names, tactic); the first that fits holds, every
-parameter must fit one, and every rule must be some parameter's. Tactics:
+parameter must fit one, and every rule must be some parameter's, but those of
+`RULES`, which are for networks with and without attention. Tactics:
 
   replicate  whole, on every device
   fsdp       cut along its largest dimension over `fsdp`
@@ -19,6 +20,7 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple, TypeAlias, get_args
 
 import jax
+import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
@@ -64,7 +66,7 @@ def plan(params: Params, mesh: Mesh, rules: Rules = RULES) -> list[Row]:
     rows.append(
       Row(name, leaf.shape, pattern, spec, size // _parts(spec, mesh))
     )
-  if unused:
+  if unused and tuple(rules) != RULES:
     raise errors.BadInput(
       f"mesh.rules {', '.join(map(repr, sorted(unused)))} match no parameter"
       " that an earlier rule does not; take them out."
@@ -110,6 +112,82 @@ def batch_sharding(mesh: Mesh, rank: int) -> NamedSharding:
   """Of an array [b ...]; the rows of an image [b h w c] are cut as well."""
   height = ("spatial",) if rank == 4 else ()
   return NamedSharding(mesh, PartitionSpec(mesh_lib.BATCH, *height))
+
+
+def put(values: PyTree, shardings: PyTree) -> PyTree:
+  """Each array where its sharding says; all processes have the same values."""
+  return jax.tree.map(put_leaf, values, shardings)
+
+
+def put_leaf(
+  leaf: jax.Array | np.ndarray, sharding: jax.sharding.Sharding
+) -> jax.Array:
+  """One array, of which each device gets its part alone."""
+  value = np.asarray(leaf)
+  return jax.make_array_from_callback(
+    value.shape, sharding, lambda index: value[index]
+  )
+
+
+def abstract(shapes: PyTree, shardings: PyTree) -> PyTree:
+  """Shapes that say where what they stand for is to lie."""
+  return jax.tree.map(
+    lambda leaf, sharding: jax.ShapeDtypeStruct(
+      leaf.shape, leaf.dtype, sharding=sharding
+    ),
+    shapes,
+    shardings,
+  )
+
+
+def gather(leaf: jax.Array, sharding: NamedSharding) -> jax.Array:
+  """A parameter cut over `fsdp`, whole again along that axis, to be used.
+
+  Its gradient goes back cut, as a sum of which each device gets its part. Left
+  to itself, the partitioner may gather activations instead, whole batches.
+  """
+  spec = [None if axis == "fsdp" else axis for axis in sharding.spec]
+  used = NamedSharding(sharding.mesh, PartitionSpec(*spec))
+
+  @jax.custom_vjp
+  def gathered(x: jax.Array) -> jax.Array:
+    return jax.lax.with_sharding_constraint(x, used)
+
+  def back(_: None, grad: jax.Array) -> tuple[jax.Array]:
+    return (jax.lax.with_sharding_constraint(grad, sharding),)
+
+  gathered.defvjp(lambda x: (gathered(x), None), back)
+  return gathered(leaf)
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+  """Whole, on every device."""
+  return NamedSharding(mesh, PartitionSpec())
+
+
+def share(batch: PyTree, mesh: Mesh) -> PyTree:
+  """The batch of all processes from the rows of this one.
+
+  Rows lie in the order of the processes' devices.
+  """
+  return jax.tree.map(
+    lambda rows: jax.make_array_from_process_local_data(
+      batch_sharding(mesh, rows.ndim), np.asarray(rows)
+    ),
+    batch,
+  )
+
+
+def check_batch(batch_size: int, micro_batches: int, mesh: Mesh) -> None:
+  """Raises BadInput if a batch cannot be cut evenly over the devices."""
+  n = mesh_lib.batch_parts(mesh) * micro_batches
+  if batch_size % n:
+    lower = batch_size - batch_size % n
+    raise errors.BadInput(
+      f"batch_size {batch_size} is not divisible by {n}, the"
+      f" {mesh_lib.describe(mesh)} times {micro_batches} micro_batches; use"
+      f" {lower or n} or {lower + n}."
+    )
 
 
 def spec_of(shape: tuple[int, ...], tactic: str, mesh: Mesh) -> PartitionSpec:

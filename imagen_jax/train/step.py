@@ -37,13 +37,15 @@ def make_train_step(
   freeze: Callable[[Params], Params] = lambda grads: grads,
   bind: Bind = lambda params, _: params,
   learning_rate: optax.Schedule | None = None,
+  gather_again: bool = False,
 ) -> TrainStep:
   """(state, batch, root key) -> (state, metrics): pure, to be jitted.
 
   `spike_deviations` is that of `guards`, 0 for no guard. `freeze` puts zeros
   for the gradients of frozen parameters, which then are not computed. Where
   the state holds a part alone, adapters, the step has a last argument `base`,
-  and `bind` joins the two. `learning_rate` is that of `optimizer`, to be told.
+  and `bind` joins the two. `learning_rate` is that of `optimizer`, to be told;
+  `gather_again` is for `gradients`.
   """
 
   def train_step(
@@ -57,6 +59,7 @@ def make_train_step(
       key,
       micro_batches=micro_batches,
       bind=lambda params: bind(params, base),
+      gather_again=gather_again,
     )
     loss, grads = losses.per_example.mean(), freeze(grads)
     norm = optax.global_norm(grads)

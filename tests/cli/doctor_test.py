@@ -36,6 +36,7 @@ def config():
     cfg.stage.update(tiny_cascade.stage_configs(8)[0])
     cfg.train.update({"steps": 4, "batch_size": 4, "checkpoint_every": 2})
     cfg.preview.every = 0
+    cfg.mesh.devices = 1
   return cfg.lock()
 
 

@@ -60,11 +60,10 @@ def test_what_differs_is_named_with_both_values():
   assert "None" in processes.disagreement([same, {"config": "a"}])
 
 
-def test_one_process_has_all_rows_and_no_mesh():
+def test_one_process_has_all_rows():
   assert processes.my_rows(8) == slice(0, 8)
-  assert processes.mesh() is None
   batch = {"x": np.ones(3)}
-  assert processes.share(batch, None) is batch
+  assert processes.cut(batch) is batch
 
 
 def test_the_code_has_a_hash():

@@ -9,7 +9,7 @@ import pytest
 from etils import epath
 
 from imagen_jax.cascade import stage as stage_lib
-from imagen_jax.train import loop, optimizers, processes
+from imagen_jax.train import loop, optimizers, sharding
 from imagen_jax.train import state as state_lib
 from imagen_jax.train import step as step_lib
 from tests.train import tiny_run
@@ -53,12 +53,16 @@ def test_ten_cuts_of_both_stages_end_in_the_same_bits(tmp_path, stage, name):
     step_lib.make_train_step(stage, rule, ema_decay=0.99, spike_deviations=6.0)
   )
 
+  mesh = tiny_run.one_device()
+  abstract = state_lib.abstract(shapes, rule)
+  shardings = sharding.state_shardings(abstract, shapes, mesh)
+
   def train(workdir, checkpoint_every):
     state = loop.train(
-      make_state=lambda: processes.replicate(
-        state_lib.create(params, rule), None
+      make_state=lambda: sharding.put(
+        state_lib.create(params, rule), shardings
       ),
-      abstract_state=state_lib.abstract(shapes, rule),
+      abstract_state=sharding.abstract(abstract, shardings),
       train_step=step,
       source=Pictures(stage),
       prepare=lambda batch: batch,

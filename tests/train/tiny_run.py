@@ -25,7 +25,8 @@ from etils import epath
 
 from imagen_jax.cascade import stage as stage_lib
 from imagen_jax.core import errors, files
-from imagen_jax.train import loop, optimizers, processes
+from imagen_jax.train import loop, optimizers, processes, sharding
+from imagen_jax.train import mesh as mesh_lib
 from imagen_jax.train import state as state_lib
 from imagen_jax.train import step as step_lib
 
@@ -101,23 +102,31 @@ def train(workdir, steps, *, source=None, stage=STAGE, mesh=None, **given):
   loop_given = {n: given.pop(n) for n in loop_fields if n in given}
   step = given.pop("train_step", None) or _train_step(stage)
   options = {"log_every": 1, "checkpoint_every": 2} | given
+  mesh = mesh or one_device()
   shapes = stage_lib.param_shapes(stage)
+  abstract = state_lib.abstract(shapes, RULE)
+  shardings = sharding.state_shardings(abstract, shapes, mesh)
 
   def make_state():
     params = stage_lib.init(stage, jax.random.key(1))
-    return processes.replicate(state_lib.create(params, RULE), mesh)
+    return sharding.put(state_lib.create(params, RULE), shardings)
 
   return loop.train(
     **loop_given,
     train_step=jax.jit(step, donate_argnums=0),
     make_state=make_state,
-    abstract_state=processes.abstract(state_lib.abstract(shapes, RULE), mesh),
+    abstract_state=sharding.abstract(abstract, shardings),
     source=source or Noise(),
-    prepare=lambda batch: processes.share(prepare(batch), mesh),
+    prepare=lambda batch: sharding.share(prepare(batch), mesh),
     key=jax.random.key(2),
     workdir=epath.Path(workdir),
     options=loop.Options(steps=steps, batch_size=BATCH, **options),
   )
+
+
+def one_device():
+  """A mesh of the first device."""
+  return mesh_lib.make(devices=jax.devices()[:1])
 
 
 @functools.cache
@@ -197,10 +206,11 @@ def main(given: dict) -> None:
     return batch
 
   look = [Look(every)] if (every := given.pop("look_every", 0)) else []
-  mesh = processes.mesh()
   rows = processes.my_rows(BATCH)
   source = Noise(note, rows.start, rows.stop - rows.start)
-  state = train(workdir, source=source, mesh=mesh, evaluators=look, **given)
+  state = train(
+    workdir, source=source, mesh=mesh_lib.make(), evaluators=look, **given
+  )
   if jax.process_index() == 0:
     (workdir / "digest.txt").write_text(digest(state))
 

@@ -1,0 +1,30 @@
+"""The base, text -> 64 x 64 (Appendix F.1), for T5-XXL.
+
+  imagen plan --config=configs/base_64.py:2b --topology=v5e:16x16
+  imagen train --config=configs/base_64.py:2b,v5e --workdir=gs://bucket/base \
+    --config.data.paths=/data/sets/web, --config.data.store=/data/store
+
+The argument is a size, 300m, 500m, 1b or 2b (the paper's), and then, after a
+comma, the hardware whose mesh is to be used: v4, v5e, v5p, v6e, h100 or h200.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import paper
+
+_SIZES = {
+  "300m": "base_300m",
+  "500m": "base_500m",
+  "1b": "base_1b",
+  "2b": "base_2b",
+}
+
+
+def get_config(arg: str = "2b") -> ConfigDict:
+  """The config; see the module's text for `arg`."""
+  variant, modes = paper.sizes(_SIZES, arg)
+  config = paper.stage("base", variant, resolution=64, modes=modes)
+  config.sampler.update(
+    {"steps": 256, "sampler": "ancestral", "guidance_weight": 7.5}
+  )
+  return config

@@ -1,0 +1,30 @@
+"""Super-resolution 64 -> 256 (Appendix F.2), the Efficient U-Net.
+
+  imagen plan --config=configs/sr_256.py --topology=v5e:16x16
+  imagen train --config=configs/sr_256.py:600m,v5e \
+    --workdir=gs://bucket/sr_256 --config.data.paths=/data/sets/web, \
+    --config.data.store=/data/store
+
+The argument is 600m (the paper's), or 500m, with half the attention's width and
+a conditioning of 1024 numbers; and then, after a comma, the hardware: v4, v5e,
+v5p, v6e, h100 or h200.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import paper
+
+_SIZES = {"600m": "sr256_600m", "500m": "sr256_emb_1024"}
+
+
+def get_config(arg: str = "600m") -> ConfigDict:
+  """The config; see the module's text for `arg`."""
+  variant, modes = paper.sizes(_SIZES, arg)
+  config = paper.stage(
+    "sr_256", variant, resolution=256, low_resolution=64, modes=modes
+  )
+  config.sampler.update(
+    {"steps": 128, "sampler": "ancestral", "guidance_weight": 4.0}
+  )
+  config.sampler.update({"aug_level": 0.2})
+  return config
