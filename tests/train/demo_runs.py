@@ -117,7 +117,9 @@ def interrupt(
     time.sleep(chance.uniform(0, 20))
   else:
     _wait(run, lambda: len(events(workdir, "compile")) > compiled)
-    time.sleep(chance.uniform(0, 4))
+    step = max(losses(workdir), default=0) + chance.randrange(3)
+    _wait(run, lambda: max(losses(workdir), default=0) >= step)
+    time.sleep(chance.uniform(0, 2))
   told = time.monotonic()
   run.send_signal(signal.SIGTERM if act == "stop" else signal.SIGKILL)
   finish(run, 42 if act == "stop" else -signal.SIGKILL)
