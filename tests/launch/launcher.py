@@ -36,6 +36,11 @@ def write_program(path: pathlib.Path, text: str) -> None:
   path.chmod(0o755)
 
 
+def hear_interrupts() -> None:
+  """A test that runs in the background has SIGINT ignored, and bash with it."""
+  signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @dataclasses.dataclass
 class Launcher:
   """`folder` is empty at first; all that is done lies in it."""
@@ -120,6 +125,7 @@ class Launcher:
       stdout=subprocess.PIPE,
       stderr=subprocess.PIPE,
       text=True,
+      preexec_fn=hear_interrupts,
     )
 
   def run(

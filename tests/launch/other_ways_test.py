@@ -9,7 +9,7 @@ import time
 import pytest
 import yaml
 
-from tests.launch.launcher import ROOT, write_program
+from tests.launch.launcher import ROOT, hear_interrupts, write_program
 
 LAUNCH = ROOT / "launch"
 # Ends as the next line of `codes` says; `wait` is until SIGTERM.
@@ -59,6 +59,7 @@ class Machine:
       },
       stdout=subprocess.PIPE,
       stderr=subprocess.STDOUT,
+      preexec_fn=hear_interrupts,
       text=True,
     )
 
