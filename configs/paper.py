@@ -14,7 +14,7 @@ from configs import demo
 # What a slice is cut into, by its number of chips; see docs/tpu.md.
 _MESHES = {
   "v4": {"data": -1, "fsdp": 32},
-  "v5e": {"data": -1, "fsdp": 64},
+  "v5e": {"data": -1, "fsdp": 32},
   "v5p": {"data": -1, "fsdp": 16},
   "v6e": {"data": -1, "fsdp": 32},
   "h100": {"data": -1, "fsdp": 8},

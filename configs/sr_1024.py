@@ -1,6 +1,6 @@
 """Super-resolution 256 -> 1024 (Appendix F.3): no self-attention.
 
-  imagen plan --config=configs/sr_1024.py --topology=v5e:16x16
+  imagen plan --config=configs/sr_1024.py:400m,v5e --topology=v5e:16x16
   imagen train --config=configs/sr_1024.py:400m,v5e \
     --workdir=gs://bucket/sr_1024 --config.data.paths=/data/sets/web, \
     --config.data.store=/data/store

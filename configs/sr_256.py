@@ -1,6 +1,6 @@
 """Super-resolution 64 -> 256 (Appendix F.2), the Efficient U-Net.
 
-  imagen plan --config=configs/sr_256.py --topology=v5e:16x16
+  imagen plan --config=configs/sr_256.py:600m,v5e --topology=v5e:16x16
   imagen train --config=configs/sr_256.py:600m,v5e \
     --workdir=gs://bucket/sr_256 --config.data.paths=/data/sets/web, \
     --config.data.store=/data/store

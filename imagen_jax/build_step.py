@@ -10,14 +10,13 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 import optax
-from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import Mesh
 
 from imagen_jax import build, build_adapters
 from imagen_jax.cascade import stage as stage_lib
 from imagen_jax.core import tree
 from imagen_jax.core.arrays import Params
-from imagen_jax.train import gradients, optimizers, sharding
+from imagen_jax.train import optimizers, sharding
 from imagen_jax.train import state as state_lib
 from imagen_jax.train import step as step_lib
 
@@ -67,7 +66,8 @@ def make(
       _bound, build_adapters.binder(config), stage, _shardings(whole)
     ),
     learning_rate=build.learning_rate(config),
-    gather_again=mesh.shape["fsdp"] > 1,
+    # A policy around the whole would undo the blocks' own.
+    gather_again=mesh.shape["fsdp"] > 1 and stage.module.remat == "none",
   )
   jitted = jax.jit(
     step, donate_argnums=0, out_shardings=(_shardings(state), None)
@@ -113,9 +113,7 @@ def _bound(
     if "fsdp" not in where[name].spec:
       return leaf
     cut = jax.lax.with_sharding_constraint(leaf, where[name])
-    return checkpoint_name(
-      sharding.gather(cut, where[name]), gradients.GATHERED
-    )
+    return sharding.gather(cut, where[name])
 
   return tree.map_named(use, bind(params, base))
 

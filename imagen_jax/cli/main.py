@@ -59,6 +59,11 @@ COMMANDS = {
     "what is wrong with a run, and what to do",
     "imagen doctor --config=configs/demo.py:base --workdir=runs/base",
   ),
+  "plan": Command(
+    "imagen_jax.cli.plan",
+    "memory, speed and cost of a config on a TPU slice that is not there",
+    "imagen plan --config=configs/base_64.py:2b,v5e --topology=v5e:16x16",
+  ),
   "export": Command(
     "imagen_jax.cli.export",
     "trained stages to safetensors, as a cascade that sample reads",

@@ -18,7 +18,8 @@ from imagen_jax.core import errors, rng
 from imagen_jax.core.arrays import Cond, Key, Params
 from imagen_jax.diffusion import losses, time_sampling
 
-GATHERED = "gathered parameters"  # see `jax.ad_checkpoint.checkpoint_name`
+# What `sharding.gather` is traced to.
+_GATHER = ("sharding_constraint", "custom_vjp_call", "custom_vjp_call_jaxpr")
 
 
 class Gradients(NamedTuple):
@@ -42,7 +43,7 @@ def of_batch(
 
   They are those of `params`, of which `bind` makes what the network takes. An
   example counts as much as its `batch["weight"]` [b], or 1. With `gather_again`
-  what is named `GATHERED` is not kept for the way back, but made once more.
+  gathered parameters are not kept for the way back, but gathered once more.
   """
   keep = _forgetful if gather_again else lambda function: function
   if micro_batches > 1:
@@ -108,8 +109,11 @@ def _accumulated(
 
 
 def _forgetful(function: Callable) -> Callable:
-  policy = jax.checkpoint_policies.save_anything_except_these_names(GATHERED)
-  return jax.checkpoint(function, policy=policy)
+  """All is kept for the way back but what `sharding.gather` made."""
+
+  # JAX calls it with a primitive and all of its parameters.
+  keeps = lambda primitive, *_, **__: primitive.name not in _GATHER  # noqa: E731
+  return jax.checkpoint(function, policy=keeps)
 
 
 def _weighed(
