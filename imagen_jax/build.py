@@ -183,6 +183,12 @@ def mesh(
   del fields["rules"]
   if count and devices is None:
     devices = jax.devices()[:count]
+    if len(devices) < count or jax.process_count() > 1:
+      raise errors.BadInput(
+        f"mesh.devices is {count}, and this run has {jax.device_count()} in"
+        f" {jax.process_count()} processes; 0 is all of them, and other numbers"
+        " are for one process."
+      )
   return mesh_lib.make(construct(mesh_lib.MeshSizes, fields, "mesh"), devices)
 
 

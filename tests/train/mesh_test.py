@@ -5,6 +5,7 @@ import math
 import jax
 import pytest
 
+from imagen_jax import build
 from imagen_jax.core import errors
 from imagen_jax.train import mesh as mesh_lib
 
@@ -54,3 +55,11 @@ def test_every_device_is_in_the_mesh_once():
   assert mesh_lib.describe(mesh) == "data 2, fsdp 2, tensor 2: 8 x cpu"
   alone = mesh_lib.make(Sizes(), jax.devices()[:1])
   assert mesh_lib.describe(alone) == "one device: 1 x cpu"
+
+
+def test_more_devices_than_there_are_is_refused():
+  config = {"mesh": {"devices": 99, "rules": ()}}
+  with pytest.raises(errors.BadInput, match=r"mesh\.devices is 99, .* has 8"):
+    build.mesh(config)
+  config["mesh"]["devices"] = 2
+  assert build.mesh(config).size == 2
