@@ -11,7 +11,8 @@ from ml_collections import ConfigDict
 
 from configs import demo
 
-# What a slice is cut into, by its number of chips; see docs/tpu.md.
+# How much of a slice holds one copy of the state. Not tuned: `imagen plan
+# --search` ranks others.
 _MESHES = {
   "v4": {"data": -1, "fsdp": 32},
   "v5e": {"data": -1, "fsdp": 32},
