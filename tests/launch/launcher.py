@@ -3,6 +3,7 @@
 Time is a file: `sleep` moves it on and does not wait.
 """
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -12,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 
 HERE = pathlib.Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -36,9 +38,17 @@ def write_program(path: pathlib.Path, text: str) -> None:
   path.chmod(0o755)
 
 
-def hear_interrupts() -> None:
-  """A test that runs in the background has SIGINT ignored, and bash with it."""
-  signal.signal(signal.SIGINT, signal.SIG_DFL)
+@contextlib.contextmanager
+def heard_interrupts() -> Iterator[None]:
+  """A test that runs in the background has SIGINT ignored, and bash with it.
+
+  What is started inside hears it: a signal that is handled is reset by exec.
+  """
+  before = signal.signal(signal.SIGINT, signal.default_int_handler)
+  try:
+    yield
+  finally:
+    signal.signal(signal.SIGINT, before)
 
 
 @dataclasses.dataclass
@@ -118,15 +128,15 @@ class Launcher:
 
   def start(self, *arguments: str, **environment: str) -> subprocess.Popen:
     script = self.repository / "launch" / "tpu_train.sh"
-    return subprocess.Popen(
-      ["bash", str(script), f"--logs={self.logs}", *arguments],
-      cwd=self.folder,
-      env=self.environment | environment,
-      stdout=subprocess.PIPE,
-      stderr=subprocess.PIPE,
-      text=True,
-      preexec_fn=hear_interrupts,
-    )
+    with heard_interrupts():
+      return subprocess.Popen(
+        ["bash", str(script), f"--logs={self.logs}", *arguments],
+        cwd=self.folder,
+        env=self.environment | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+      )
 
   def run(
     self, *arguments: str, flags: tuple = FLAGS, train: tuple = TRAIN

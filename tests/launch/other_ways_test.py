@@ -9,7 +9,7 @@ import time
 import pytest
 import yaml
 
-from tests.launch.launcher import ROOT, hear_interrupts, write_program
+from tests.launch.launcher import ROOT, heard_interrupts, write_program
 
 LAUNCH = ROOT / "launch"
 # Ends as the next line of `codes` says; `wait` is until SIGTERM.
@@ -46,22 +46,22 @@ class Machine:
 
   def start(self, script: str, *codes: object, **variables: str):
     (self.home / "codes").write_text("".join(f"{code}\n" for code in codes))
-    return subprocess.Popen(
-      ["bash", LAUNCH / script, "--workdir=a  b"],
-      env={
-        "HOME": str(self.home),
-        "PATH": f"{self.home}/bin:/usr/bin:/bin",
-        "IMAGEN_PYTHON": str(self.home / "python"),
-        "IMAGEN_SLEEP": "true",
-        "SLURM_SUBMIT_DIR": str(self.home),
-        "SLURM_JOB_ID": "77",
-        **variables,
-      },
-      stdout=subprocess.PIPE,
-      stderr=subprocess.STDOUT,
-      preexec_fn=hear_interrupts,
-      text=True,
-    )
+    with heard_interrupts():
+      return subprocess.Popen(
+        ["bash", LAUNCH / script, "--workdir=a  b"],
+        env={
+          "HOME": str(self.home),
+          "PATH": f"{self.home}/bin:/usr/bin:/bin",
+          "IMAGEN_PYTHON": str(self.home / "python"),
+          "IMAGEN_SLEEP": "true",
+          "SLURM_SUBMIT_DIR": str(self.home),
+          "SLURM_JOB_ID": "77",
+          **variables,
+        },
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+      )
 
   def run(self, script: str, *codes: object, **variables: str) -> int:
     process = self.start(script, *codes, **variables)
