@@ -67,7 +67,10 @@ def _devices(where: chips.Topology) -> list[Any]:
   os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
   try:
     slice_ = topologies.get_topology_desc(
-      platform="tpu", topology_name=where.name
+      platform="tpu",
+      topology_name=where.name,
+      # A v4 would come as its two cores, where JAX has one device a chip.
+      **({"chip_config_name": "megacore"} if where.chip.name == "v4" else {}),
     )
   except Exception as error:
     raise errors.BadInput(

@@ -139,15 +139,23 @@ def activation_gathers(
   """The all-gathers of what has no shape of a state's leaf.
 
   XLA turns and reshapes what it sends, so dimensions are compared in any order
-  and without ones. A gather of an activation that happens to have a parameter's
-  shape is taken for it.
+  and without ones, and a vector may come as (parts, 1, values of a part). A
+  gather of an activation that happens to have a parameter's shape is taken for
+  it.
   """
   known = {_unordered(shape) for shape in shapes}
+  vectors = {shape[0] for shape in shapes if len(shape) == 1}
+
+  def of_state(shape: Shape) -> bool:
+    in_parts = len(shape) == 3 and shape[1] == 1
+    return _unordered(shape) in known or (
+      in_parts and math.prod(shape) in vectors
+    )
+
   return [
     one
     for one in found
-    if one.kind == "all-gather"
-    and any(_unordered(shape) not in known for shape in one.shapes)
+    if one.kind == "all-gather" and not all(map(of_state, one.shapes))
   ]
 
 

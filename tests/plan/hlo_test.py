@@ -183,4 +183,7 @@ def test_a_gather_of_what_is_no_leaf_is_of_an_activation():
   assert hlo.activation_gathers(found, {(512, 1024)}) == found
   turned = found[0]._replace(shapes=((256, 1, 3, 3, 512),))
   assert not hlo.activation_gathers([turned], {(3, 3, 512, 256)})
+  vector = found[0]._replace(shapes=((32, 1, 128),))
+  assert not hlo.activation_gathers([vector], {(4096,)})
+  assert hlo.activation_gathers([vector], {(2048,), (64, 64)}) == [vector]
   assert not hlo.activation_gathers(hlo.collectives(SCATTER), set())
