@@ -11,8 +11,8 @@ from ml_collections import ConfigDict
 
 from configs import demo
 
-# How much of a slice holds one copy of the state. Not tuned: `imagen plan
-# --search` ranks others.
+# How much of a slice holds one copy of the state: docs/scaling.md says what
+# each comes to, and `imagen plan --search` ranks others.
 _MESHES = {
   "v4": {"data": -1, "fsdp": 32},
   "v5e": {"data": -1, "fsdp": 32},
@@ -54,7 +54,9 @@ def stage(
       "dtype": "bfloat16",
     }
   )
-  config.stage.fields.remat = "blocks"
+  # At 8 images a chip the activations of a super-resolution stage take a
+  # quarter to two fifths of the smallest slice, those of the base do not fit.
+  config.stage.fields.remat = "none" if low_resolution else "blocks"
   config.text.update(
     {"encoder": "t5_v1_1_xxl", "max_length": 128, "precision": "bfloat16"}
   )

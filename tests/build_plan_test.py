@@ -153,6 +153,7 @@ def test_a_search_stops_at_the_first_that_fits(monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.tpu_compiler
 @pytest.mark.skipif(NO_COMPILER, reason='needs pip install "imagen_jax[plan]"')
 def test_a_step_over_fsdp_gathers_parameters_and_scatters_gradients():
   found = build_plan.facts(config(), "v5e:2x2")

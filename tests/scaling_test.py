@@ -1,0 +1,54 @@
+"""What docs/scaling.md says is what the compiler said, and it holds."""
+
+import importlib.util
+import json
+import pathlib
+
+import pytest
+
+from imagen_jax.plan import estimate
+
+ROOT = pathlib.Path(__file__).parents[1]
+FILES = sorted((ROOT / "docs" / "plans").glob("*.json"))
+
+
+def scaling():
+  spec = importlib.util.spec_from_file_location(
+    "scaling", ROOT / "benchmarks" / "scaling.py"
+  )
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  return module
+
+
+def programs():
+  for file in FILES:
+    for row in json.loads(file.read_text())["programs"]:
+      facts = estimate.from_json(row["facts"])
+      yield pytest.param(facts, id=f"{file.stem}_{facts.program}")
+
+
+def test_the_page_shows_what_the_files_say():
+  told = scaling()
+  page = told.PAGE.read_text()
+  shown = page.partition(told.BEGIN)[2].partition(told.END)[0]
+  assert shown == told.render()
+
+
+@pytest.mark.parametrize("facts", programs())
+def test_it_fits_and_gathers_no_activation(facts: estimate.Facts):
+  found = estimate.estimate(facts)
+  assert found.fits
+  assert facts.compiled.largest_replicated[1] < 1e6
+  assert not facts.compiled.activation_gathers
+
+
+@pytest.mark.parametrize("facts", programs())
+def test_gradients_are_scattered(facts: estimate.Facts):
+  if facts.program != "train":
+    pytest.skip("there are none")
+  sizes = {(row.kind, row.axes): row.bytes for row in facts.compiled.exchanges}
+  scattered = sizes["reduce-scatter", "fsdp"]
+  assert facts.batch_size == 2048
+  # Of bfloat16; the rest is of parts that are no multiple of a tile.
+  assert scattered > 0.6 * 2 * facts.parameters
