@@ -28,6 +28,12 @@ def programs():
       yield pytest.param(facts, id=f"{file.stem}_{facts.program}")
 
 
+def test_every_stage_is_planned_for_every_slice():
+  told = scaling()
+  expected = {f"{a}_{b}" for a in told.SIZES for b in told.SLICES}
+  assert {file.stem for file in FILES} == expected
+
+
 def test_the_page_shows_what_the_files_say():
   told = scaling()
   page = told.PAGE.read_text()
