@@ -3,11 +3,17 @@
 `params` are the dicts of the layer's own parameters.
 """
 
+import math
+
 import numpy as np
 
 
 def swish(x):
   return x / (1 + np.exp(-x))
+
+
+def gelu(x):
+  return x * (1 + np.vectorize(math.erf)(x / np.sqrt(2))) / 2
 
 
 def dense(params, x):
@@ -32,9 +38,9 @@ def conv(params, x):
   return out + np.float64(params["bias"])
 
 
-def layer_norm(params, x):
+def layer_norm(params, x, epsilon=1e-6):
   mean = x.mean(axis=-1, keepdims=True)
-  y = (x - mean) / np.sqrt(x.var(axis=-1, keepdims=True) + 1e-6)
+  y = (x - mean) / np.sqrt(x.var(axis=-1, keepdims=True) + epsilon)
   return y * np.float64(params["scale"]) + np.float64(params["bias"])
 
 

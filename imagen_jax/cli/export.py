@@ -12,11 +12,14 @@ from imagen_jax.cascade import folder
 from imagen_jax.cli import arguments
 from imagen_jax.core import errors, files, tree
 from imagen_jax.train import checkpoints, lora, restore
-from imagen_jax.weights import readers
+from imagen_jax.weights import readers, to_deepfloyd
 
 _SUMMARY = """\
 Writes a trained stage as one safetensors file, which carries its config, or
 several stages as a folder that `imagen sample --weights=FOLDER` reads.
+
+With --to=deepfloyd a stage file that `imagen import --from=deepfloyd` wrote
+becomes a folder that diffusers loads again; its licence goes with it.
 
 The parameters are the EMA of training, in bfloat16: half the size, and no
 difference to be seen in the images."""
@@ -26,6 +29,8 @@ _EXAMPLES = (
   "imagen export --checkpoint=runs/base/checkpoints/4000 --params=raw \\",
   "  --dtype=float32 --out=base_4000.safetensors",
   "imagen export --checkpoint=runs/base --checkpoint=runs/sr --out=runs/demo",
+  "imagen export --to=deepfloyd --checkpoint=weights/if_m/base.safetensors \\",
+  "  --dtype=float32 --out=IF-I-M-again",
 )
 
 _SUFFIX = ".safetensors"
@@ -42,6 +47,9 @@ class _Source(NamedTuple):
 def run(argv: Sequence[str]) -> None:
   """Exports one stage to a file, or several to a folder."""
   args = arguments.parse(argv, _parser())
+  if args.to == "deepfloyd":
+    _to_deepfloyd(args)
+    return
   sources = [_source(text) for text in args.checkpoint]
   out = epath.Path(args.out)
   if out.suffix == _SUFFIX:
@@ -62,6 +70,30 @@ def run(argv: Sequence[str]) -> None:
   print(f'try it: imagen sample --weights={out} "a prompt"')
 
 
+def _to_deepfloyd(args: argparse.Namespace) -> None:
+  """A stage file as a folder of diffusers."""
+  if len(args.checkpoint) > 1 or not args.checkpoint[0].endswith(_SUFFIX):
+    raise errors.BadInput(
+      "--to=deepfloyd takes one --checkpoint, a stage file that `imagen import"
+      " --from=deepfloyd` wrote, as base.safetensors."
+    )
+  (path,) = args.checkpoint
+  if args.dtype == "bfloat16":
+    raise errors.BadInput(
+      "--to=deepfloyd writes --dtype=float32 or float16, as the public files"
+      " are."
+    )
+  entry = folder.read_stage(path)
+  to_deepfloyd.write(
+    folder.load_params(path),
+    entry.info.stage,
+    entry.info.sampler,
+    args.out,
+    dtype=args.dtype,
+  )
+  print(f"{args.out}: stage {entry.info.name} in {args.dtype}, for diffusers")
+
+
 def _parser() -> arguments.Parser:
   parser = arguments.make("export", _SUMMARY, examples=_EXAMPLES)
   add = parser.add_argument
@@ -76,9 +108,10 @@ def _parser() -> arguments.Parser:
   )  # fmt: skip
   add("--params", choices=("ema", "raw"), default="ema", help="default: ema")
   add(
-    "--dtype", choices=("bfloat16", "float32"), default="bfloat16",
+    "--dtype", choices=("bfloat16", "float16", "float32"), default="bfloat16",
     help="of the file (default: bfloat16)",
   )  # fmt: skip
+  add("--to", choices=("deepfloyd",), help="a folder of diffusers instead")
   add("--note", default="", metavar="TEXT", help="kept in cascade.json")
   return parser
 

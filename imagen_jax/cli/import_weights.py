@@ -1,34 +1,40 @@
-"""`imagen import`: public text encoders into folders that `imagen embed` reads.
+"""`imagen import`: public checkpoints into ours; text encoders are here.
 
-A T5X checkpoint becomes a Hugging Face folder; one of Hugging Face is checked,
-rid of what an encoder has no use for, and cast. Either way the result is one
-that `transformers` reads as well.
+`import_deepfloyd` has DeepFloyd IF. A T5X checkpoint becomes a Hugging Face
+folder; one of Hugging Face is checked, rid of what an encoder has no use for,
+and cast. Either way the result is one that `transformers` reads as well.
 """
 
 import pathlib
 from collections.abc import Sequence
 
-from imagen_jax.cli import arguments
+from imagen_jax.cli import arguments, import_deepfloyd
 from imagen_jax.core import errors, files
 from imagen_jax.text import vocabularies
 from imagen_jax.weights import from_hf, from_t5x, hf_writer
 
 _SUMMARY = """\
-Reads a public checkpoint of a text encoder (T5, CLIP, BERT), checks that every
-tensor has its place, and writes the encoder alone as a folder with config.json,
-safetensors and tokenizer. One tensor is in memory at a time.
+Reads a public checkpoint and checks that every tensor has its place.
 
 --from=t5x   a checkpoint_1000000 of google-research/t5x, local or on gs://
---from=hf    a folder of Hugging Face
+--from=hf    a folder of Hugging Face: T5, CLIP, BERT
+--from=deepfloyd   folders of DeepFloyd IF as diffusers keeps them: one of stage
+             I, or one of each stage; float32 or float16, safetensors or .bin
 
-`imagen embed --encoder` reads both without this, too; import once what many
-machines will read."""
+A text encoder is written alone as a folder with config.json, safetensors and
+tokenizer, one tensor in memory at a time. `imagen embed --encoder` reads it
+without this, too; import once what many machines will read.
+
+DeepFloyd IF becomes a cascade that `imagen sample` reads. Its licence is shown,
+and has to be accepted by --accept_license."""
 
 _EXAMPLES = (
   "imagen import --from=t5x --out=encoders/t5_xxl \\",
   "  --source=gs://t5-data/pretrained_models/t5x/t5_1_1_xxl/checkpoint_1000000",
   "imagen import --from=hf --source=t5-v1_1-large --out=encoders/t5_large \\",
   "  --dtype=float32",
+  "imagen import --from=deepfloyd --accept_license=deepfloyd-if \\",
+  "  --source=IF-I-M-v1.0 --source=IF-II-M-v1.0 --out=weights/if_m",
 )
 
 _READERS = {"t5x": from_t5x.read, "hf": from_hf.read}
@@ -47,6 +53,16 @@ _TOKENIZER_FILES = (
 def run(argv: Sequence[str]) -> None:
   """Parses the flags, checks, and converts."""
   args = arguments.parse(argv, _parser())
+  if args.kind == "deepfloyd":
+    args.dtype = args.dtype or "float32"
+    import_deepfloyd.run(args)
+    return
+  if len(args.source) > 1:
+    raise errors.BadInput(
+      f"{len(args.source)} sources are given; a text encoder has one."
+    )
+  (args.source,) = args.source
+  args.dtype = args.dtype or "bfloat16"
   source = _READERS[args.kind](args.source)
   tensors = from_hf.used(source)
   beside = _tokenizer(args.tokenizer, args.kind, args.source)
@@ -64,19 +80,30 @@ def _parser() -> arguments.Parser:
   parser = arguments.make("import", _SUMMARY, examples=_EXAMPLES)
   add = parser.add_argument
   add(
-    "--from", dest="kind", required=True, choices=_READERS,
+    "--from", dest="kind", required=True, choices=(*_READERS, "deepfloyd"),
     help="what kind of checkpoint it is",
   )  # fmt: skip
-  add("--source", required=True, metavar="FOLDER", help="where it is")
+  add(
+    "--source", required=True, action="append", metavar="FOLDER",
+    help="where it is; of deepfloyd once for each stage",
+  )  # fmt: skip
   add("--out", required=True, metavar="FOLDER", help="a new folder")
   add(
-    "--dtype", default="bfloat16", choices=("float32", "bfloat16"),
-    help="of the weights; default bfloat16",
+    "--dtype", choices=("float32", "float16", "bfloat16"),
+    help="of the weights; default bfloat16, and float32 of deepfloyd",
   )  # fmt: skip
   add(
     "--tokenizer", metavar="FILE",
     help="tokenizer.json or spiece.model; by default those beside the weights,"
     " and the vocabulary of T5 for a T5X checkpoint",
+  )  # fmt: skip
+  add(
+    "--encoder", metavar="FOLDER",
+    help="of deepfloyd: its T5; default: text_encoder/ of the first source",
+  )  # fmt: skip
+  add(
+    "--accept_license", metavar="NAME",
+    help="of deepfloyd: the licence that you agree to, as it is shown",
   )  # fmt: skip
   return parser
 

@@ -1,4 +1,4 @@
-"""CLIP's text tower: a causal transformer, the paper's third text encoder.
+"""CLIP's two towers: the paper's third text encoder, and the judge of images.
 
 Radford et al. 2021, arXiv:2103.00020; Imagen Appendix D.1 compares ViT-L/14
 with T5 and takes the penultimate states. With E word and position embeddings:
@@ -15,12 +15,17 @@ token, so causality alone hides it: with padding on the right the mask changes
 no real token's state, and transformers' states, computed without one, are
 equal on real tokens. The mask is applied all the same: padding elsewhere is
 no source either, and the states of padding mean nothing.
+The image tower is the same transformer without a mask, on patches:
+
+  x_0 = LN([class, patches of p x p pixels, projected] + positions)
+  pixels [b h w 3] -> states [b l d], embedding W LN(x_N[class]) [b e]
+
 LayerNorm and softmax are computed in float32 or better whatever `dtype` is;
 matrix products ask for full precision, as in BERT.
 """
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -156,3 +161,74 @@ class ClipText(nn.Module):
         f"hidden_size {self.hidden_size} is not divisible by"
         f" num_attention_heads {self.num_attention_heads}; change one of them."
       )
+
+
+class Seen(NamedTuple):
+  """What the image tower makes of images; the embedding has any length."""
+
+  states: States
+  embedding: Float[Array, "b e"]
+
+
+class ClipVision(nn.Module):
+  """Normalised pixels -> states and embedding; fields as in HF configs."""
+
+  image_size: int  # pixels a side
+  patch_size: int
+  hidden_size: int  # d
+  num_hidden_layers: int  # N
+  num_attention_heads: int  # n; d must be divisible by it
+  intermediate_size: int  # f
+  projection_dim: int  # e
+  hidden_act: Literal["gelu", "quick_gelu"] = "quick_gelu"
+  layer_norm_eps: float = 1e-5
+  dtype: DTypeLike = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Float[Array, "b h w 3"]) -> Seen:
+    b, h, w, _ = x.shape
+    size, patch, d = self.image_size, self.patch_size, self.hidden_size
+    if (h, w) != (size, size) or size % patch:
+      raise errors.BadInput(
+        f"pixels are {h}x{w}; this CLIP reads {size}x{size}, in whole patches"
+        f" of {patch}."
+      )
+    x = nn.Conv(
+      d,
+      (patch, patch),
+      (patch, patch),
+      padding="VALID",
+      use_bias=False,
+      dtype=self.dtype,
+      precision=_PRECISION,
+      name="patch",
+    )(x)
+    first = self.param("class", nn.initializers.normal(0.02), (d,))
+    first = jnp.broadcast_to(first.astype(x.dtype), (b, 1, d))
+    x = jnp.concatenate([first, x.reshape(b, -1, d)], axis=1)
+    length = x.shape[1]
+    x += nn.Embed(length, d, dtype=self.dtype, name="position")(
+      jnp.arange(length)
+    )[None]
+    x = self._norm(x, "pre_norm")
+    for i in range(self.num_hidden_layers):
+      x = ClipLayer(
+        self.num_attention_heads,
+        self.intermediate_size,
+        self.hidden_act,
+        self.layer_norm_eps,
+        self.dtype,
+        name=f"layer_{i}",
+      )(x, None)
+    embedding = nn.Dense(
+      self.projection_dim,
+      use_bias=False,
+      dtype=self.dtype,
+      precision=_PRECISION,
+      name="projection",
+    )(self._norm(x[:, 0], "norm"))
+    return Seen(x, embedding)
+
+  def _norm(self, x: Float[Array, "*b d"], name: str) -> Float[Array, "*b d"]:
+    eps = self.layer_norm_eps
+    return normalization.LayerNorm(eps, self.dtype, name=name)(x)

@@ -45,7 +45,8 @@ class EfficientUNet(nn.Module):
   skip_scale: resnet.SkipScale = "residual"  # what 1 / sqrt(2) scales
   skip_merge: unet_blocks.SkipMerge = "concat"  # of DBlock skips in UBlocks
   attention_backend: attention.Backend = "exact"
-  remat: resnet.Remat = "none"  # "blocks" recomputes them for gradients
+  remat: resnet.Remat = "none"  # what gradients compute again
+  scan_blocks: bool = False  # equal blocks of a level in one loop
   dtype: DTypeLike = jnp.float32  # of the computation; parameters are float32
 
   @nn.compact
@@ -59,7 +60,7 @@ class EfficientUNet(nn.Module):
     aug_level: Float[Array, "b"] | None = None,
     train: bool = False,
   ) -> Float[Array, "b h w {self.out_channels}"]:
-    conditioning.check_size(z_t.shape[1:3], self._strides())
+    conditioning.check_size(z_t.shape[1:3], self.strides())
     conditioning.check_text(z_t.shape[0], text_emb.shape, text_mask.shape)
     conditioning.check_low_resolution(self.low_resolution_cond, x_lr, aug_level)
     width = self.blocks[0].channels
@@ -110,10 +111,11 @@ class EfficientUNet(nn.Module):
       dropout=self.dropout,
       attention_backend=self.attention_backend,
       remat=self.remat,
+      scan_blocks=self.scan_blocks,
       dtype=self.dtype,
     )
 
-  def _strides(self) -> tuple[int, int]:
+  def strides(self) -> tuple[int, int]:
     """How much coarser the last level is, in height and width."""
     down, across = zip(*(block.strides for block in self.blocks), strict=True)
     return math.prod(down), math.prod(across)

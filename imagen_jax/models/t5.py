@@ -22,6 +22,7 @@ compiled does not grow with depth.
 
 import functools
 import math
+from collections.abc import Callable
 from typing import Literal, TypeAlias
 
 import flax.linen as nn
@@ -30,7 +31,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, DTypeLike, Float, Int
 
-from imagen_jax.core import errors
+from imagen_jax.core import arrays, errors
 from imagen_jax.nn import initializers, int8, token_attention
 
 FeedForward: TypeAlias = Literal["gated-gelu", "relu"]
@@ -192,6 +193,9 @@ class T5Encoder(nn.Module):
   per_layer_bias: bool = False
   weights: int8.Weights = "float"
   dtype: DTypeLike = jnp.float32
+  # What a layer's parameters pass on their way to it, {"params": ...}: where
+  # devices hold parts of them, one layer at a time is made whole.
+  use: Callable[[arrays.Params], arrays.Params] | None = None
 
   @nn.compact
   def __call__(
@@ -214,8 +218,11 @@ class T5Encoder(nn.Module):
     bias = None
     if not self.per_layer_bias:
       bias = table(name="relative_bias")(ids.shape[1])
+    layer = T5Layer
+    if self.use is not None:
+      layer = nn.map_variables(T5Layer, "params", self.use)
     layers = nn.scan(
-      T5Layer,
+      layer,
       variable_axes={"params": 0},
       split_rngs={"params": True},
       in_axes=nn.broadcast,

@@ -1,13 +1,18 @@
 """Attention of pixels over pixels and text (Appendix D.3.1).
 
-y = x + out(attention(query(GN(x)), [key(GN(x)), text_key(LN(text))], ...))
+y = x + out(attention(query(GN(x)), [key(GN(x)), text_key(TN(text))], ...))
 
 One softmax runs over the h*w pixels and the l text tokens together, so that
 text costs hardly more than self-attention alone. Without `self_attention` the
 sources are text alone (the 256 -> 1024 model); without
 `text_cross_attention`, pixels alone. Padded text is masked, pixels never are.
 `out` starts at zero. No feed-forward follows.
+
+The norm TN on text is a LayerNorm (Appendix D.3.1), or a GroupNorm whose
+statistics go over all tokens, padding included, as in DeepFloyd IF.
 """
+
+from typing import Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -17,6 +22,8 @@ from imagen_jax.core import errors
 from imagen_jax.core.arrays import Image, TextEmb, TextMask
 from imagen_jax.nn import attention, initializers, normalization
 
+TextNorm = Literal["layer", "group"]
+
 
 class AttentionBlock(nn.Module):
   """Residual attention with `num_heads` heads of inner width / num_heads."""
@@ -25,6 +32,8 @@ class AttentionBlock(nn.Module):
   inner_mult: int = 1  # inner width / channels (Fig. A.28: hidden_size)
   self_attention: bool = True
   text_cross_attention: bool = True
+  text_norm: TextNorm = "layer"
+  norm_epsilon: float = 1e-6
   backend: attention.Backend = "exact"
   dtype: DTypeLike = jnp.float32  # of the computation
 
@@ -38,7 +47,9 @@ class AttentionBlock(nn.Module):
         f"{c * self.inner_mult} attention channels are not divisible by"
         f" {self.num_heads} heads; change num_attention_heads."
       )
-    pixels = normalization.GroupNorm(dtype=self.dtype, name="norm")(x)
+    pixels = normalization.GroupNorm(
+      epsilon=self.norm_epsilon, dtype=self.dtype, name="norm"
+    )(x)
     pixels = pixels.reshape(b, h * w, c)
     query = self._heads(pixels, c, "query")
     key, value, mask = self._sources(pixels, text, text_mask)
@@ -65,7 +76,7 @@ class AttentionBlock(nn.Module):
       masks.append(jnp.ones(pixels.shape[:2], bool))
     if not self.text_cross_attention:
       return keys[0], values[0], None
-    text = normalization.LayerNorm(dtype=self.dtype, name="text_norm")(text)
+    text = self._norm_text(text)
     keys.append(self._heads(text, c, "text_key"))
     values.append(self._heads(text, c, "text_value"))
     masks.append(text_mask)
@@ -73,6 +84,19 @@ class AttentionBlock(nn.Module):
       jnp.concatenate(parts, axis=1) for parts in (keys, values, masks)
     )
     return key, value, mask
+
+  def _norm_text(self, text: TextEmb) -> TextEmb:
+    if self.text_norm == "layer":
+      return normalization.LayerNorm(
+        self.norm_epsilon, self.dtype, name="text_norm"
+      )(text)
+    if self.text_norm == "group":
+      return normalization.GroupNorm(
+        epsilon=self.norm_epsilon, dtype=self.dtype, name="text_norm"
+      )(text[:, :, None])[:, :, 0]
+    raise errors.BadInput(
+      f"text_norm {self.text_norm!r} is unknown; use 'layer' or 'group'."
+    )
 
   def _heads(
     self, x: Float[Array, "b s d"], channels: int, name: str

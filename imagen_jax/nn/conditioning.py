@@ -8,6 +8,9 @@ emb = swish(MLP(sinusoid(u(logsnr)))            time
 The swish that every ResNet block would apply to `emb` is applied here, once.
 Padded tokens are set to zero at the door: no value there, not even NaN, can
 reach the result.
+
+With DeepFloyd IF's fields: text = Dense_C(text_emb); the pooled text is that of
+`ClassTokenPooling`, as it is; time and aug_level are steps 0..999; gelu.
 """
 
 from typing import NamedTuple
@@ -18,13 +21,19 @@ from jaxtyping import Array, DTypeLike, Float
 
 from imagen_jax.core import errors, shapes
 from imagen_jax.core.arrays import Logsnr, TextEmb, TextMask
-from imagen_jax.nn import embeddings, initializers, normalization, text_pooling
+from imagen_jax.nn import (
+  activations,
+  embeddings,
+  initializers,
+  normalization,
+  text_pooling,
+)
 
 
 class Conditioning(NamedTuple):
   """What the blocks receive."""
 
-  emb: Float[Array, "b e"]  # after swish
+  emb: Float[Array, "b e"]  # after its activation
   text: TextEmb  # tokens at the width of the U-Net
   text_mask: TextMask
 
@@ -36,6 +45,11 @@ class CombineEmbs(nn.Module):
   text_dim: int  # C, width of the tokens in the U-Net
   sinusoid_dim: int  # width of the sinusoid before its MLP
   feature_pooling_type: text_pooling.FeaturePooling = "attention"  # Appendix F
+  pooling_heads: int = 64  # of "class_token"
+  time_input: embeddings.TimeInput = "logsnr"  # of logsnr and aug_level
+  text_input_norm: bool = True  # LayerNorm before the projection of tokens
+  activation: activations.Activation = "swish"
+  norm_epsilon: float = 1e-6
   dtype: DTypeLike = jnp.float32  # of the computation
 
   @nn.compact
@@ -46,24 +60,44 @@ class CombineEmbs(nn.Module):
     text_mask: TextMask,
     aug_level: Float[Array, "b"] | None = None,
   ) -> Conditioning:
-    text = self._project(text_emb, text_mask)
+    text_emb = jnp.where(text_mask[:, :, None], text_emb, 0)
+    text = self._project(text_emb)
+    if self.time_input == "logsnr":
+      logsnr = embeddings.logsnr_to_unit(logsnr)
+    emb = self._mlp("time_mlp")(self._sinusoid(logsnr))
+    emb += self._pool(text_emb, text, text_mask)
+    if aug_level is not None:
+      emb += self._mlp("aug_level_mlp")(self._sinusoid(aug_level))
+    emb = activations.apply(self.activation, emb)
+    return Conditioning(emb, text, text_mask)
+
+  def _pool(
+    self,
+    text_emb: TextEmb,
+    text: Float[Array, "b l c"],
+    text_mask: TextMask,
+  ) -> Float[Array, "b {self.emb_dim}"]:
+    """The pooled text's share of the vector."""
+    if self.feature_pooling_type == "class_token":
+      return text_pooling.ClassTokenPooling(
+        self.emb_dim,
+        self.pooling_heads,
+        self.norm_epsilon,
+        self.dtype,
+        name="text_pooling",
+      )(text_emb, text_mask)
     pooled = text_pooling.TextPooling(
       feature_pooling_type=self.feature_pooling_type,
       dtype=self.dtype,
       name="text_pooling",
     )(text, text_mask)
-    emb = self._mlp("time_mlp")(
-      self._sinusoid(embeddings.logsnr_to_unit(logsnr))
-    ) + self._mlp("text_mlp")(pooled)
-    if aug_level is not None:
-      emb += self._mlp("aug_level_mlp")(self._sinusoid(aug_level))
-    return Conditioning(nn.swish(emb), text, text_mask)
+    return self._mlp("text_mlp")(pooled)
 
-  def _project(
-    self, text_emb: TextEmb, text_mask: TextMask
-  ) -> Float[Array, "b l {self.text_dim}"]:
-    text = jnp.where(text_mask[:, :, None], text_emb, 0)
-    text = normalization.LayerNorm(dtype=self.dtype, name="text_norm")(text)
+  def _project(self, text: TextEmb) -> Float[Array, "b l {self.text_dim}"]:
+    if self.text_input_norm:
+      text = normalization.LayerNorm(
+        self.norm_epsilon, self.dtype, name="text_norm"
+      )(text)
     return nn.Dense(
       self.text_dim,
       dtype=self.dtype,
@@ -72,10 +106,14 @@ class CombineEmbs(nn.Module):
     )(text)
 
   def _mlp(self, name: str) -> embeddings.EmbeddingMLP:
-    return embeddings.EmbeddingMLP(self.emb_dim, dtype=self.dtype, name=name)
+    return embeddings.EmbeddingMLP(
+      self.emb_dim, self.activation, self.dtype, name=name
+    )
 
-  def _sinusoid(self, unit: Float[Array, "b"]) -> Float[Array, "b d"]:
-    wide = unit.astype(jnp.promote_types(unit.dtype, jnp.float32))
+  def _sinusoid(self, level: Float[Array, "b"]) -> Float[Array, "b d"]:
+    wide = level.astype(jnp.promote_types(level.dtype, jnp.float32))
+    if self.time_input == "step":
+      return embeddings.step_sinusoid(wide, self.sinusoid_dim)
     return embeddings.sinusoid(wide, self.sinusoid_dim)
 
 

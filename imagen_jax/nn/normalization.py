@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, DTypeLike, Float
 
 from imagen_jax.core.arrays import Image
-from imagen_jax.nn import initializers
+from imagen_jax.nn import activations, initializers
 
 
 def num_groups(channels: int, *, at_most: int = 32) -> int:
@@ -84,9 +84,9 @@ affine_swish.defvjp(_affine_swish_forward, _affine_swish_backward)
 
 
 class GroupNorm(nn.Module):
-  """GroupNorm, optionally modulated and followed by swish, in `dtype`."""
+  """GroupNorm, optionally modulated and then activated, in `dtype`."""
 
-  swish: bool = False
+  activation: activations.Activation | None = None
   epsilon: float = 1e-6
   dtype: DTypeLike = jnp.float32  # of the result; statistics are float32
 
@@ -105,9 +105,11 @@ class GroupNorm(nn.Module):
       modulation, shift = jnp.split(wide, 2, axis=-1)
       factor = factor * (1 + modulation)
       offset = offset * (1 + modulation) + shift
-    if self.swish:
+    if self.activation == "swish":
       return affine_swish(x, factor, offset, jnp.dtype(self.dtype))
     y = x.astype(factor.dtype) * factor[:, None, None] + offset[:, None, None]
+    if self.activation is not None:
+      y = activations.apply(self.activation, y)
     return y.astype(self.dtype)
 
 

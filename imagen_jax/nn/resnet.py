@@ -1,13 +1,14 @@
 """The residual block of both U-Nets (Fig. A.27; BigGAN form in Appendix F.1).
 
-h = conv(resample(swish(GroupNorm(x))))
-h = conv(dropout(swish(GroupNorm(h) * (1 + scale) + shift)))
-out = shortcut(resample(x)) + h
+h = conv(resample(act(GroupNorm(x))))
+h = conv(dropout(act(GroupNorm(h) * (1 + scale) + shift)))
+out = (shortcut(resample(x)) + h) / divisor
 
-scale, shift = Dense(emb), where `emb` has already passed its swish: it is the
-same for all blocks. The second convolution starts at zero. The Efficient U-Net
-always has a 1x1 convolution on the shortcut; the base has one only where the
-number of channels changes.
+act is swish and the divisor 1 unless said otherwise. scale, shift = Dense(emb),
+where `emb` has already passed its activation: it is the same for all blocks.
+The second convolution starts at zero. The Efficient U-Net always has a 1x1
+convolution on the shortcut; the base has one only where the number of channels
+changes.
 """
 
 from typing import Literal
@@ -17,11 +18,19 @@ import jax.numpy as jnp
 from jaxtyping import Array, DTypeLike, Float
 
 from imagen_jax.core.arrays import Image
-from imagen_jax.nn import convolution, initializers, normalization, resampling
+from imagen_jax.nn import (
+  activations,
+  convolution,
+  initializers,
+  normalization,
+  resampling,
+)
 
 SkipScale = Literal["residual", "shortcut", "unet", "none"]
 Resample = Literal["none", "up", "down"]
-Remat = Literal["none", "blocks"]
+# What a gradient computes again rather than keep: nothing; the inside of each
+# block; and all that is between the ends of a level, blocks once more in it.
+Remat = Literal["none", "blocks", "full"]
 
 _RESAMPLE = {
   "none": lambda x: x,
@@ -40,6 +49,9 @@ class ResNetBlock(nn.Module):
   skip_scale: SkipScale = "none"  # what is divided by sqrt(2)
   use_scale_shift_norm: bool = True  # Appendix F; False adds Dense(emb)
   dropout: float = 0.0
+  activation: activations.Activation = "swish"
+  norm_epsilon: float = 1e-6
+  divisor: float = 1.0  # of the residual sum, after skip_scale
   dtype: DTypeLike = jnp.float32  # of the computation
 
   @nn.compact
@@ -47,7 +59,7 @@ class ResNetBlock(nn.Module):
     self, x: Image, emb: Float[Array, "b e"], train: bool = False
   ) -> Float[Array, "b h2 w2 {self.channels}"]:
     resample = _RESAMPLE[self.resample]
-    h = normalization.GroupNorm(swish=True, dtype=self.dtype, name="norm_0")(x)
+    h = self._norm("norm_0")(x)
     h = self._conv(resample(h), "conv_0", initializers.default)
     h = self._condition(h, emb)
     if self.dropout:
@@ -62,7 +74,13 @@ class ResNetBlock(nn.Module):
         kernel_init=initializers.default,
         name="shortcut",
       )(shortcut)
-    return add_skip(shortcut, h, self.skip_scale)
+    out = add_skip(shortcut, h, self.skip_scale)
+    return out if self.divisor == 1.0 else out / self.divisor
+
+  def _norm(self, name: str) -> normalization.GroupNorm:
+    return normalization.GroupNorm(
+      self.activation, self.norm_epsilon, self.dtype, name=name
+    )
 
   def _conv(
     self, x: Image, name: str, kernel_init: initializers.Initializer
@@ -76,7 +94,7 @@ class ResNetBlock(nn.Module):
     )(x)
 
   def _condition(self, h: Image, emb: Float[Array, "b e"]) -> Image:
-    norm = normalization.GroupNorm(swish=True, dtype=self.dtype, name="norm_1")
+    norm = self._norm("norm_1")
     modulation = nn.Dense(
       self.channels * (2 if self.use_scale_shift_norm else 1),
       dtype=self.dtype,
@@ -98,7 +116,7 @@ def add_skip(shortcut: Image, h: Image, skip_scale: SkipScale) -> Image:
 
 
 def rematerialized(module: type[nn.Module], remat: Remat) -> type[nn.Module]:
-  """The module class; with "blocks", its inside is recomputed for gradients.
+  """The module class; its inside is recomputed for gradients, if `remat` says.
 
   On CPU this saves nothing: XLA drops there the barriers that keep it from
   finding, and storing, the first computation again. `train`, the third argument

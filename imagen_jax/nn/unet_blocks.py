@@ -11,6 +11,7 @@ modulates every ResNetBlock. Blocks of stride 1 have no resampling convolution.
 """
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Literal
 
@@ -21,8 +22,10 @@ from jaxtyping import Array, DTypeLike, Float
 from imagen_jax.core import errors
 from imagen_jax.core.arrays import Image
 from imagen_jax.nn import (
+  activations,
   attention,
   attention_blocks,
+  block_scan,
   conditioning,
   convolution,
   initializers,
@@ -74,6 +77,7 @@ class Options:
   dropout: float = 0.0
   attention_backend: attention.Backend = "exact"
   remat: resnet.Remat = "none"
+  scan_blocks: bool = False
   dtype: DTypeLike = jnp.float32  # of the computation
 
 
@@ -86,18 +90,25 @@ class _Level(nn.Module):
   def _res_blocks(
     self, x: Image, cond: conditioning.Conditioning, train: bool
   ) -> Float[Array, "b h w {self.block.channels}"]:
-    res_block = resnet.rematerialized(resnet.ResNetBlock, self.options.remat)
-    for i in range(self.block.num_res_blocks):
-      x = res_block(
-        self.block.channels,
-        kernel_size=self.block.kernel_size,
-        shortcut_conv=True,
-        skip_scale=self.options.skip_scale,
-        use_scale_shift_norm=self.options.use_scale_shift_norm,
-        dropout=self.options.dropout,
-        dtype=self.options.dtype,
-        name=f"block_{i}",
-      )(x, cond.emb, train)
+    res_block = functools.partial(
+      resnet.rematerialized(resnet.ResNetBlock, self.options.remat),
+      self.block.channels,
+      kernel_size=self.block.kernel_size,
+      shortcut_conv=True,
+      skip_scale=self.options.skip_scale,
+      use_scale_shift_norm=self.options.use_scale_shift_norm,
+      dropout=self.options.dropout,
+      dtype=self.options.dtype,
+    )
+
+    def step(blocks: block_scan.Blocks, h: Image, _: None) -> tuple:
+      return blocks["block"](h, cond.emb, train), None
+
+    count, scan = self.block.num_res_blocks, self.options.scan_blocks
+    forget = self.options.remat == "full"
+    names = [{"block": f"block_{i}"} for i in range(count)]
+    makes = {"block": res_block}
+    x, _ = block_scan.run(self, makes, names, step, x, scan=scan, forget=forget)
     return x
 
   def _attention(self, x: Image, cond: conditioning.Conditioning) -> Image:
@@ -186,18 +197,22 @@ def stem(channels: int, *, dtype: DTypeLike) -> convolution.Conv:
 
 
 class Head(nn.Module):
-  """GroupNorm, swish, conv 3x3 from zeros, in float32: the network's output.
+  """GroupNorm, activation, conv 3x3 from zeros, in float32: the output.
 
   eps_hat is multiplied by up to sigma / alpha = 2e4 on the way to x0_hat, so it
   is not rounded to bfloat16.
   """
 
   out_channels: int
+  activation: activations.Activation = "swish"
+  norm_epsilon: float = 1e-6
 
   @nn.compact
   def __call__(self, h: Image) -> Float[Array, "b h w {self.out_channels}"]:
     wide = jnp.promote_types(h.dtype, jnp.float32)
-    h = normalization.GroupNorm(swish=True, dtype=wide, name="norm")(h)
+    h = normalization.GroupNorm(
+      self.activation, self.norm_epsilon, wide, name="norm"
+    )(h)
     return convolution.Conv(
       self.out_channels,
       dtype=wide,

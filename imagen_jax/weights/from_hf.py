@@ -12,6 +12,7 @@ A `Source` may come from elsewhere: from_t5x shows a T5X checkpoint as one.
 """
 
 import os
+import re
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
@@ -137,6 +138,26 @@ def build(
 def module(source: Source, *, dtype: DTypeLike = jnp.float32) -> nn.Module:
   """The network of a source."""
   return _family(source).module(source.config, dtype=dtype)
+
+
+def first_layers(source: Source, layers: int) -> Source:
+  """A BERT without the layers after its first `layers`, 0 or more."""
+  config, family = source.config, source.config.get("model_type")
+  have = config.get("num_hidden_layers", 0)
+  if family != "bert" or not 0 <= layers <= have:
+    raise errors.BadInput(
+      f"{layers} layers of {source.what}, a {family} of {have}; choose 0 to"
+      f" {have} layers of a BERT."
+    )
+
+  def is_kept(name: str) -> bool:
+    found = re.search(r"encoder\.layer\.(\d+)\.", name)
+    return found is None or int(found[1]) < layers
+
+  tensors = {n: x for n, x in source.tensors.items() if is_kept(n)}
+  return source._replace(
+    tensors=tensors, config=config | {"num_hidden_layers": layers}
+  )
 
 
 def used(source: Source) -> dict[str, Tensor]:

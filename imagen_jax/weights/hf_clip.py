@@ -19,7 +19,7 @@ _TEXT = r"(?:text_model\.)?"
 _LAYER = _TEXT + r"encoder\.layers\.(\d+)\."
 
 
-def _dense(source: str, target: str) -> list[rules.Rule]:
+def dense(source: str, target: str) -> list[rules.Rule]:
   """A Linear layer: its weight is transposed."""
   return [
     rules.Rule(rf"{source}\.weight", f"{target}/kernel", rules.transpose),
@@ -27,7 +27,7 @@ def _dense(source: str, target: str) -> list[rules.Rule]:
   ]
 
 
-def _norm(source: str, target: str) -> list[rules.Rule]:
+def norm(source: str, target: str) -> list[rules.Rule]:
   """A LayerNorm."""
   return [
     rules.Rule(rf"{source}\.weight", f"{target}/scale"),
@@ -42,6 +42,20 @@ def _table(name: str, target: str) -> rules.Rule:
   )
 
 
+def layer(source: str) -> list[rules.Rule]:
+  """A transformer layer of either tower; `source` ends with its number."""
+  return [
+    *norm(source + "layer_norm1", r"layer_\1/attention_norm"),
+    *dense(source + r"self_attn\.q_proj", r"layer_\1/attention/query"),
+    *dense(source + r"self_attn\.k_proj", r"layer_\1/attention/key"),
+    *dense(source + r"self_attn\.v_proj", r"layer_\1/attention/value"),
+    *dense(source + r"self_attn\.out_proj", r"layer_\1/attention/out"),
+    *norm(source + "layer_norm2", r"layer_\1/ffn_norm"),
+    *dense(source + r"mlp\.fc1", r"layer_\1/ffn_in"),
+    *dense(source + r"mlp\.fc2", r"layer_\1/ffn_out"),
+  ]
+
+
 RULES: tuple[rules.Rule, ...] = (
   # Left out on purpose.
   rules.Rule(r"vision_model\..*", None),
@@ -50,15 +64,8 @@ RULES: tuple[rules.Rule, ...] = (
   rules.Rule(rf"{_TEXT}embeddings\.position_ids", None),
   _table("token", "word"),
   _table("position", "position"),
-  *_norm(_LAYER + "layer_norm1", r"layer_\1/attention_norm"),
-  *_dense(_LAYER + r"self_attn\.q_proj", r"layer_\1/attention/query"),
-  *_dense(_LAYER + r"self_attn\.k_proj", r"layer_\1/attention/key"),
-  *_dense(_LAYER + r"self_attn\.v_proj", r"layer_\1/attention/value"),
-  *_dense(_LAYER + r"self_attn\.out_proj", r"layer_\1/attention/out"),
-  *_norm(_LAYER + "layer_norm2", r"layer_\1/ffn_norm"),
-  *_dense(_LAYER + r"mlp\.fc1", r"layer_\1/ffn_in"),
-  *_dense(_LAYER + r"mlp\.fc2", r"layer_\1/ffn_out"),
-  *_norm(_TEXT + "final_layer_norm", "norm"),
+  *layer(_LAYER),
+  *norm(_TEXT + "final_layer_norm", "norm"),
 )
 
 # A config leaves out what equals transformers' defaults; these are they.

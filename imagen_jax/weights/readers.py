@@ -42,14 +42,10 @@ _FOREIGN = {
   b"\x89HDF": "an HDF5 file",
   b"version https://git-lfs": "a Git LFS pointer, not the file itself",
 }
-# What a Hugging Face folder keeps its weights in, in the order of preference.
-_FILES = ("model.safetensors", "model.fp16.safetensors")
-_INDICES = (
-  "model.safetensors.index.json",
-  "model.safetensors.index.fp16.json",
-)
-
-
+# What a Hugging Face folder keeps its weights in, in the order of preference;
+# the stem is "model", or what diffusers calls it.
+_FILES = (".safetensors", ".fp16.safetensors")
+_INDICES = (".safetensors.index.json", ".safetensors.index.fp16.json")
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 
@@ -93,16 +89,18 @@ def open_safetensors(path: str | os.PathLike) -> dict[str, Tensor]:
   }
 
 
-def open_folder(folder: str | os.PathLike) -> dict[str, Tensor]:
+def open_folder(
+  folder: str | os.PathLike, *, stem: str = "model"
+) -> dict[str, Tensor]:
   """The tensors of a Hugging Face folder: one file, or shards and an index."""
   folder = os.fspath(folder)
   for name in _FILES:
-    if os.path.exists(os.path.join(folder, name)):
-      return open_safetensors(os.path.join(folder, name))
+    if os.path.exists(os.path.join(folder, stem + name)):
+      return open_safetensors(os.path.join(folder, stem + name))
   for name in _INDICES:
-    if os.path.exists(os.path.join(folder, name)):
-      return _open_shards(folder, os.path.join(folder, name))
-  path = os.path.join(folder, _FILES[0])
+    if os.path.exists(os.path.join(folder, stem + name)):
+      return _open_shards(folder, os.path.join(folder, stem + name))
+  path = os.path.join(folder, stem + _FILES[0])
   pickles = [n for n in sorted(_listing(folder)) if n.endswith(_PICKLES)]
   if pickles:
     raise errors.CheckpointError(
@@ -112,7 +110,7 @@ def open_folder(folder: str | os.PathLike) -> dict[str, Tensor]:
     )
   raise errors.BadInput(
     f"{path} does not exist; give a folder that holds it, or shards with"
-    f" {_INDICES[0]}."
+    f" {stem}{_INDICES[0]}."
   )
 
 

@@ -51,14 +51,17 @@ def golden():
   return dict(np.load(GOLDEN / "io.npz"))
 
 
-def load_golden(name, dtype, **changes):
-  config = readers.read_json(GOLDEN / "config.json")
-  module = hf_clip.module(config, dtype=dtype).clone(**changes)
-  tensors = readers.read_safetensors(GOLDEN / name).arrays
+def shapes_of(module):
   ids, mask = jnp.zeros((1, 1), jnp.int32), jnp.ones((1, 1), jnp.bool_)
   made = jax.eval_shape(module.init, jax.random.key(0), ids, mask)["params"]
-  shapes = {n: leaf.shape for n, leaf in tree.flatten(made).items()}
-  flat = rules.apply(hf_clip.RULES, tensors, shapes)
+  return {n: leaf.shape for n, leaf in tree.flatten(made).items()}
+
+
+def load_golden(name, dtype, *, folder=GOLDEN, **changes):
+  config = readers.read_json(folder / "config.json")
+  module = hf_clip.module(config, dtype=dtype).clone(**changes)
+  tensors = readers.read_safetensors(folder / name).arrays
+  flat = rules.apply(hf_clip.RULES, tensors, shapes_of(module))
   return module, tree.unflatten({n: a.astype(dtype) for n, a in flat.items()})
 
 

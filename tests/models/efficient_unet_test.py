@@ -131,6 +131,8 @@ def test_remat_encloses_every_block_and_changes_no_parameter():
   assert tree.diff(remat, shapes) == ""
   # Four residual blocks; attention on the way down and up.
   assert program(module(remat="blocks")).count("prevent_cse=") == 6
+  # And around the residual blocks of each level, down and up.
+  assert program(module(remat="full")).count("prevent_cse=") == 6 + 4
   assert "prevent_cse=" not in program(module())
 
 

@@ -41,7 +41,8 @@ def expected_output(params, x, text, mask, options):
     every = np.ones((b, h * w), bool)
     sources.append((heads("key", pixels), heads("value", pixels), every))
   if options.get("text_cross_attention", True):
-    text = numpy_layers.layer_norm(params["text_norm"], text)
+    if not options.get("normed"):
+      text = numpy_layers.layer_norm(params["text_norm"], text)
     sources.append((heads("text_key", text), heads("text_value", text), mask))
   key, value, mask = (
     np.concatenate(parts, axis=1) for parts in zip(*sources, strict=True)
@@ -157,3 +158,14 @@ def test_heads_must_divide_the_channels():
 def test_a_block_without_sources_is_refused():
   with pytest.raises(ValueError, match="needs pixels, text or both"):
     example(self_attention=False, text_cross_attention=False)
+
+
+def test_a_group_norm_of_text_goes_over_all_tokens(x64):
+  module, params, (x, text, mask) = example(np.float64, text_norm="group")
+  got = jax.jit(module.apply)({"params": params}, x, text, mask)
+  normed = numpy_layers.group_norm(
+    params["text_norm"], np.asarray(text)[:, :, None], 6
+  )[:, :, 0]
+  arrays = (np.asarray(x), normed, np.asarray(mask))
+  expected = expected_output(params, *arrays, {"normed": True})
+  np.testing.assert_allclose(got, expected, rtol=0, atol=1e-10)

@@ -44,6 +44,16 @@ def test_sinusoid_is_that_of_the_docstring(width, x64):
   assert np.abs(other - expected).max() > 1e-3
 
 
+def test_the_sinusoid_of_a_step_is_that_of_the_docstring(x64):
+  step = np.asarray([0.0, 37.0, 999.0])
+  angles = np.outer(step, 10_000.0 ** (-np.arange(8) / 8))
+  expected = np.concatenate([np.cos(angles), np.sin(angles)], axis=1)
+  got = embeddings.step_sinusoid(jnp.asarray(step), 16)
+  np.testing.assert_allclose(got, expected, rtol=0, atol=1e-10)
+  with pytest.raises(ValueError, match="width 7 of a sinusoid must be even"):
+    embeddings.step_sinusoid(jnp.asarray(step), 7)
+
+
 def test_neighbouring_levels_are_told_apart_in_float32():
   unit = jnp.linspace(0, 1, 1001)
   vectors = embeddings.sinusoid(unit, 32)

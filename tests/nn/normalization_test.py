@@ -32,7 +32,7 @@ def test_groups_have_mean_0_and_variance_1():
 
 
 def test_examples_do_not_meet():
-  module = normalization.GroupNorm(swish=True)
+  module = normalization.GroupNorm("swish")
   x = random_params.normal(2, 4, 4, 8)
   variables = {"params": random_params.params(module, x)}
   got = module.apply(variables, x)
@@ -40,10 +40,10 @@ def test_examples_do_not_meet():
   np.testing.assert_array_equal(got[0], other[0])
 
 
-@pytest.mark.parametrize("swish", [False, True])
+@pytest.mark.parametrize("activation", [None, "swish", "gelu"])
 @pytest.mark.parametrize("modulated", [False, True])
-def test_group_norm_again_in_float64(swish, modulated, x64):
-  module = normalization.GroupNorm(swish=swish, dtype=jnp.float64)
+def test_group_norm_again_in_float64(activation, modulated, x64):
+  module = normalization.GroupNorm(activation, dtype=jnp.float64)
   x = random_params.normal(2, 3, 5, 48, dtype=np.float64)
   scale_shift = random_params.normal(2, 96, seed=1, dtype=np.float64)
   params = random_params.params(module, x, dtype=np.float64)
@@ -51,8 +51,8 @@ def test_group_norm_again_in_float64(swish, modulated, x64):
   got = module.apply({"params": params}, *inputs)
   arrays = [np.asarray(array) for array in inputs]
   expected = numpy_layers.group_norm(params, arrays[0], 24, *arrays[1:])
-  if swish:
-    expected = numpy_layers.swish(expected)
+  if activation:
+    expected = getattr(numpy_layers, activation)(expected)
   np.testing.assert_allclose(got, expected, rtol=0, atol=1e-11)
   jitted = jax.jit(module.apply)({"params": params}, *inputs)
   np.testing.assert_allclose(got, jitted, rtol=0, atol=1e-12)

@@ -55,6 +55,13 @@ def expected_output(params, x, emb, channels, options):
   return shortcut + h
 
 
+def test_the_sum_is_divided():
+  module, params, given = example(8)
+  divided = module.clone(divisor=4.0).apply({"params": params}, *given)
+  whole = module.apply({"params": params}, *given)
+  np.testing.assert_allclose(divided, whole / 4, rtol=1e-6)
+
+
 @pytest.mark.parametrize(
   "resample, expected",
   [

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from imagen_jax.core import errors
 from imagen_jax.nn import text_pooling
 from tests import numpy_layers, random_params
 
@@ -86,3 +87,35 @@ def test_a_mean_of_bfloat16_is_float32():
   mean = text_pooling.masked_mean(text, jnp.ones((1, 1024), bool))
   assert mean.dtype == jnp.float32
   np.testing.assert_array_equal(mean, 1)
+
+
+def test_class_token_pooling_again_in_float64(x64):
+  module = text_pooling.ClassTokenPooling(6, 2, dtype=jnp.float64)
+  text = random_params.normal(2, L, D, dtype=np.float64)
+  mask = random_params.mask(5, 2, total=L)
+  params = random_params.params(module, text, mask, dtype=np.float64)
+  got = jax.jit(module.apply)({"params": params}, text, mask)
+  for b, length in enumerate((5, 2)):
+    x = numpy_layers.layer_norm(params["norm_0"], np.asarray(text)[b], 1e-5)
+    token = x[:length].mean(axis=0) + np.asarray(params["bias"])
+    tokens = np.concatenate([token[None], x[:length]])
+    query, key, value = (
+      numpy_layers.dense(params[name], rows).reshape(1, -1, 2, D // 2)
+      for name, rows in (
+        ("query", token[None]),
+        ("key", tokens),
+        ("value", tokens),
+      )
+    )
+    seen = np.ones((1, length + 1), bool)
+    out = numpy_layers.attention(query, key, value, seen).reshape(1, D)
+    out = numpy_layers.dense(params["out"], out)
+    expected = numpy_layers.layer_norm(params["norm_1"], out, 1e-5)
+    np.testing.assert_allclose(got[b], expected[0], rtol=0, atol=1e-10)
+
+
+def test_class_token_heads_must_divide_the_width():
+  module = text_pooling.ClassTokenPooling(6, 3)
+  text, mask = jnp.ones((1, L, D)), jnp.ones((1, L), bool)
+  with pytest.raises(errors.BadInput, match="pooling_heads"):
+    jax.eval_shape(module.init, jax.random.key(0), text, mask)
