@@ -46,7 +46,9 @@ _DTYPE = flags.DEFINE_string("dtype", "float32", "Of the computation.")
 _ATTENTION = flags.DEFINE_enum(
   "attention", "exact", ["exact", "chunked"], "Backend."
 )
-_REMAT = flags.DEFINE_enum("remat", "none", ["none", "blocks"], "Recompute.")
+_REMAT = flags.DEFINE_enum(
+  "remat", "none", ["none", "blocks", "full"], "Recompute."
+)
 
 _TEXT_WIDTH = 384
 

@@ -6,6 +6,18 @@
 
 The argument is a size, 300m, 500m, 1b or 2b (the paper's), and then, after a
 comma, the hardware whose mesh is to be used: v4, v5e, v5p, v6e, h100 or h200.
+
+What `imagen plan` says of 2b at a global batch of 2048, compiled (GPUs: from
+shapes alone). MFU is that where nothing overlaps, and at most; images/s and
+days of 2.5M steps are of the latter. Assumptions: docs/scaling.md.
+
+  hardware     a chip holds       MFU    images/s  days
+  v4:8x8x4          8.11 GB     42 - 87 %    13,119   4.5
+  v5e:16x16         9.83 GB     43 - 87 %     9,396   6.3
+  v5p:4x4x4         15.7 GB     56 - 87 %     5,474  10.8
+  v6e:16x16         8.37 GB     27 - 75 %    38,102   1.6
+  gpu:8xh100              ?     66 - 75 %     1,276  46.4
+  gpu:8xh200              ?     70 - 75 %     1,276  46.4
 """
 
 from ml_collections import ConfigDict

@@ -8,6 +8,18 @@
 The argument is 600m (the paper's), or 500m, with half the attention's width and
 a conditioning of 1024 numbers; and then, after a comma, the hardware: v4, v5e,
 v5p, v6e, h100 or h200.
+
+What `imagen plan` says of 600m at a global batch of 2048, compiled (GPUs: from
+shapes alone). MFU is that where nothing overlaps, and at most; images/s and
+days of 2.5M steps are of the latter. Assumptions: docs/scaling.md.
+
+  hardware     a chip holds       MFU    images/s  days
+  v4:8x8x4          6.27 GB    46 - 100 %    43,382   1.4
+  v5e:16x16         6.59 GB    49 - 100 %    31,077   1.9
+  v5p:4x4x4         21.5 GB    65 - 100 %    18,102   3.3
+  v6e:16x16         5.22 GB    38 - 100 %   144,816   0.4
+  gpu:8xh100              ?    88 - 100 %     4,876  12.2
+  gpu:8xh200              ?    94 - 100 %     4,876  12.2
 """
 
 from ml_collections import ConfigDict

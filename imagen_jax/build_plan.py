@@ -11,17 +11,20 @@ import os
 import re
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import ml_collections
 from etils import epath
 
-from imagen_jax import build, build_plan_jobs, version
+from imagen_jax import build, build_plan_encoder, build_plan_jobs, version
 from imagen_jax.core import errors, files
-from imagen_jax.plan import chips, estimate, hlo, traffic
+from imagen_jax.plan import chips, estimate, hlo, products, traffic
 from imagen_jax.train import record
 
+# A step of training or of sampling, or a batch of captions.
+Name = Literal["train", "sample", "encode"]
+_COUNT = "FLOPs of all turns"  # what a kept plan says, if that changes
 _UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 
@@ -29,14 +32,15 @@ def facts(
   config: ml_collections.ConfigDict,
   topology: str,
   *,
-  program: build_plan_jobs.Name = "train",
+  program: Name = "train",
   sample_batch: int | None = None,
   cache: files.PathLike | None = None,
   fresh: bool = False,
 ) -> estimate.Facts:
   """Of one program; from `cache` if it is there and not to be `fresh`.
 
-  Of GPUs it is what shapes say; nothing is compiled.
+  `sample_batch` is of images, or of captions, where they are not trained on. Of
+  GPUs it is what shapes say; nothing is compiled.
   """
   where = chips.topology(topology)
   if where.is_tpu:
@@ -46,9 +50,12 @@ def facts(
     file = epath.Path(cache) / _name(config, where, program, sample_batch)
     if not fresh and (kept := _read(file)) is not None:
       return kept
-  job = build_plan_jobs.make(
-    config, topology, program=program, sample_batch=sample_batch
-  )
+  if program == "encode":
+    job = build_plan_encoder.make(config, topology, captions=sample_batch)
+  else:
+    job = build_plan_jobs.make(
+      config, topology, program=program, sample_batch=sample_batch
+    )
   if not where.is_tpu:
     return job.facts
   found = _compiled(job)
@@ -113,7 +120,7 @@ def _said(
     alias_bytes=memory.alias_size_in_bytes,
     temporary_bytes=memory.temp_size_in_bytes,
     code_bytes=memory.generated_code_size_in_bytes,
-    flops=float(cost["flops"]),
+    flops=float(cost["flops"]) + products.of_more_turns(text),
     traffic_bytes=float(traffic.hbm_bytes(text)),
     exchanges=tuple(_exchanges(found, job.facts.mesh)),
     largest_replicated=largest and (largest.name, largest.bytes),
@@ -165,7 +172,7 @@ def _name(
 
 def _versions() -> list[str]:
   compiler = importlib.metadata.version("libtpu")
-  return [version.VERSION, jax.__version__, compiler]
+  return [version.VERSION, jax.__version__, compiler, _COUNT]
 
 
 def _read(file: epath.Path) -> estimate.Facts | None:

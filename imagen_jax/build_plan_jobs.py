@@ -50,7 +50,7 @@ def make(
   """
   where = chips.topology(topology)
   stage = build.stage(config.stage)
-  step = build_step.make(config, stage, build.mesh(config, _devices(where)))
+  step = build_step.make(config, stage, build.mesh(config, devices(where)))
   if program == "train":
     return _training(config, where, stage, step)
   rows = sample_batch or mesh_lib.batch_parts(step.mesh)
@@ -58,7 +58,7 @@ def make(
   return _sampling(config, where, stage, step, rows)
 
 
-def _devices(where: chips.Topology) -> list[Any]:
+def devices(where: chips.Topology) -> list[Any]:
   """Of the slice; of a GPU machine only their number matters."""
   if not where.is_tpu:
     return [jax.devices("cpu")[0]] * where.count
@@ -108,8 +108,8 @@ def _training(
     model_flops=flops.TRAINING * _forward(config, stage, side),
   )
   lower = functools.partial(step.step.lower, base=step.base)
-  gathered = _gathered((state, step.base))
-  return Job(lower, (state, cond, key), gathered, found)
+  whole = gathered((state, step.base))
+  return Job(lower, (state, cond, key), whole, found)
 
 
 def _sampling(
@@ -141,7 +141,7 @@ def _sampling(
   denoise = _denoise(stage, settings, tree.flatten(params))
   lower = jax.jit(denoise, donate_argnums=1).lower
   state = sampling.State(image, image)
-  return Job(lower, (params, state, cond, keys), _gathered(params), found)
+  return Job(lower, (params, state, cond, keys), gathered(params), found)
 
 
 def _denoise(
@@ -224,12 +224,12 @@ def _facts(
     micro_batches=1,
     steps=0,
     parameters=tree.count(stage_lib.param_shapes(stage)),
-    held={kind: _local_bytes(part) for kind, part in held.items()},
+    held={kind: local_bytes(part) for kind, part in held.items()},
     model_flops=0.0,
   )
 
 
-def _local_bytes(part: PyTree) -> int:
+def local_bytes(part: PyTree) -> int:
   """Of one chip, without the padding of tiles."""
   leaves = jax.tree.leaves(part)
   return sum(
@@ -240,7 +240,7 @@ def _local_bytes(part: PyTree) -> int:
   )
 
 
-def _gathered(part: PyTree) -> frozenset[hlo.Shape]:
+def gathered(part: PyTree) -> frozenset[hlo.Shape]:
   """Shapes of leaves that are whole but for what `tensor` cuts."""
   shapes = set()
   for leaf in jax.tree.leaves(part):

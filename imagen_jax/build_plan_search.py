@@ -8,7 +8,7 @@ from imagen_jax import build_plan, build_plan_jobs
 from imagen_jax.core import errors, files
 from imagen_jax.plan import chips, estimate
 
-_REMAT = ("none", "blocks")  # the cheaper first
+_REMAT = ("none", "blocks", "full")  # the cheaper first
 _PARTS = (1, 2, 4)  # micro-batches
 
 

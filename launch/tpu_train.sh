@@ -177,7 +177,10 @@ finish() {
   if [[ -n "$CHILD" ]]; then kill "$CHILD" 2> /dev/null || true; fi
   CHILD=""
   if [[ -n "$WATCHING" ]]; then
-    stop_workers "" || say "could not stop the trainers."
+    if ! stop_workers "" || ((RUNNING > 0)); then
+      say "could not stop the trainers."
+      CODE=143  # what an earlier report said is no end
+    fi
     if [[ -z "$LOST" ]]; then conclude; fi
   fi
   rm -rf "$SCRATCH" "${FOLDER:?}/imagen-$RUN"

@@ -13,7 +13,7 @@ import jax
 import ml_collections
 
 from imagen_jax import build_plan, build_plan_search
-from imagen_jax.cli import arguments, config
+from imagen_jax.cli import arguments, config, overrides
 from imagen_jax.core import errors
 from imagen_jax.plan import chips, estimate, table
 
@@ -46,6 +46,9 @@ _EXAMPLES = (
   "what sampling needs, 256 images at a time:",
   "imagen plan --config=configs/base_64.py:2b,v5e --topology=v5e:16x16 \\",
   "  --sampler --sample_batch=256",
+  "the text encoder of 2048 captions, cut over the same mesh:",
+  "imagen plan --config=configs/base_64.py:2b,v5e --topology=v5e:16x16 \\",
+  "  --encoder=t5_v1_1_xxl",
   "other meshes, remat and micro-batches, the fastest that fits first:",
   "imagen plan --config=configs/base_64.py:500m --topology=v6e:4x4 --search \\",
   "  --config.train.batch_size=512",
@@ -59,6 +62,8 @@ def run(argv: Sequence[str]) -> None:
   if any(where.is_tpu for where in slices):
     build_plan.check_compiler()
   jax.config.update("jax_platforms", "cpu")  # leave accelerators to others
+  if args.encoder:
+    overrides.apply(cfg, "text.encoder", args.encoder)
   rows = []
   for where in slices:
     if args.search:
@@ -76,7 +81,8 @@ def _plan(
   cfg: ml_collections.ConfigDict, topology: str, args: argparse.Namespace
 ) -> list[_Row]:
   rows = []
-  for program in ("train", "sample") if args.sampler else ("train",):
+  programs = ["train", *(["sample"] if args.sampler else [])]
+  for program in ["encode"] if args.encoder is not None else programs:
     with _telling(f"{program} step for {topology}"):
       facts = build_plan.facts(
         cfg,
@@ -159,12 +165,21 @@ def _parser() -> arguments.Parser:
     "--topology", action="append", required=True, metavar="NAME",
     help="a slice or GPUs, as above (may be repeated)",
   )  # fmt: skip
-  add("--sampler", action="store_true", help="one step of sampling, too")
-  add(
-    "--sample_batch", type=_count, metavar="N",
-    help="images of that step (default: one for each part of a batch)",
+  choice = parser.add_mutually_exclusive_group()
+  choice.add_argument(
+    "--sampler", action="store_true", help="one step of sampling, too"
+  )
+  choice.add_argument(
+    "--encoder", nargs="?", const="", metavar="NAME",
+    help="in place of the stage its text encoder, one batch of captions: that"
+    " of the config, or a size, a folder or a T5X checkpoint",
   )  # fmt: skip
   add(
+    "--sample_batch", type=_count, metavar="N",
+    help="images of a step of sampling (default: one for each part of a batch),"
+    " or captions (default: config.train.batch_size)",
+  )  # fmt: skip
+  choice.add_argument(
     "--search", action="store_true",
     help="try other meshes, remat and micro_batches; rank those that fit. Each"
     " is a compile",

@@ -13,9 +13,10 @@
 If nothing overlapped, a step would take the sum of the three, `serial_mfu`; the
 truth lies between. Data, checkpoints and units of a chip that are not full are
 left out of both. Where nothing was compiled (GPUs, on a machine without one)
-FLOPs are the model's, a third more with remat; memory is the state, read and
+FLOPs are the model's, a third more with remat "blocks" and two with "full", as
+each is one forward pass more; memory is the state, read and
 written once; the network gathers bfloat16 parameters twice and scatters
-gradients once. Temporaries are then unknown.
+gradients once, for each micro-batch. Temporaries are then unknown.
 """
 
 from typing import NamedTuple
@@ -23,6 +24,7 @@ from typing import NamedTuple
 from imagen_jax.plan import chips
 
 DAY = 86400.0
+_AGAIN = {"none": 0, "blocks": 1, "full": 2}  # forward passes of a gradient
 
 
 class Exchange(NamedTuple):
@@ -43,7 +45,7 @@ class Compiled(NamedTuple):
   alias_bytes: int  # outputs in the memory of arguments
   temporary_bytes: int
   code_bytes: int
-  flops: float  # as XLA counts them: one turn of a loop over micro-batches
+  flops: float  # as XLA counts them; of loops see plan/products.py
   traffic_bytes: float  # of HBM; see plan/traffic.py
   exchanges: tuple[Exchange, ...]
   largest_replicated: tuple[str, int] | None  # (name, bytes)
@@ -55,16 +57,16 @@ class Compiled(NamedTuple):
 class Facts(NamedTuple):
   """One program on one slice, from shapes and, if it compiles, a compiler."""
 
-  program: str  # "train" or "sample", one step
+  program: str  # one step, "train" or "sample", or "encode", one batch
   topology: str
   mesh: dict[str, int]
-  batch_size: int
+  batch_size: int  # of images, or of captions
   remat: str
   micro_batches: int
   steps: int  # of training, or of sampling
   parameters: int
   held: dict[str, int]  # bytes of a chip by kind: params, EMA, optimizer, batch
-  model_flops: float  # of an image
+  model_flops: float  # of an image or a caption
   compiled: Compiled | None = None
   too_large: int | None = None  # bytes it needs, where XLA refuses it
 
@@ -131,10 +133,11 @@ def advice(facts: Facts, found: Estimate) -> list[str]:
   state = sum(facts.held.values())
   data, fsdp = facts.mesh["data"], facts.mesh["fsdp"]
   lines = []
-  if facts.program == "train" and facts.remat == "none":
+  if facts.program == "train" and facts.remat != "full":
+    more = {"none": "blocks", "blocks": "full"}[facts.remat]
     lines.append(
-      "recompute blocks, for a third more FLOPs:"
-      " --config.stage.fields.remat=blocks"
+      "recompute more, for a third of the model's FLOPs:"
+      f" --config.stage.fields.remat={more}"
     )
   if state > 0.3 * found.hbm_bytes and data % 2 == 0:
     lines.append(
@@ -151,7 +154,7 @@ def advice(facts: Facts, found: Estimate) -> list[str]:
     f"a smaller batch, --config.train.batch_size={facts.batch_size // 2}, or"
     " more chips"
     if facts.program == "train"
-    else "more chips, or fewer images at once: --sample_batch"
+    else "more chips, or fewer at once: --sample_batch"
   )
   return lines
 
@@ -171,8 +174,8 @@ def _work(facts: Facts, count: int) -> tuple[float, float, float]:
   """A chip's FLOPs, bytes of HBM and bytes sent, in one step."""
   if (one := facts.compiled) is not None:
     sent = sum((exchange.sent for exchange in one.exchanges), 0.0)
-    return one.flops * facts.micro_batches, one.traffic_bytes, sent
-  again = 4 / 3 if facts.program == "train" and facts.remat != "none" else 1.0
+    return one.flops, one.traffic_bytes, sent
+  again = 1.0 + (_AGAIN[facts.remat] / 3 if facts.program == "train" else 0)
   flops = again * facts.model_flops * facts.batch_size / count
   accessed = 2.0 * sum(facts.held.values())
   n, data = facts.mesh["fsdp"], facts.mesh["data"]
@@ -180,7 +183,7 @@ def _work(facts: Facts, count: int) -> tuple[float, float, float]:
   sent = passes * 2.0 * facts.parameters * (n - 1) / n
   if facts.program == "train":  # each part of the gradients, over `data`
     sent += 2 * 2.0 * facts.parameters / n * (data - 1) / data
-  return flops, accessed, sent
+  return flops, accessed, sent * facts.micro_batches
 
 
 def as_json(facts: Facts) -> dict:

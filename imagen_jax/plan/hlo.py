@@ -113,7 +113,7 @@ def parameters(text: str, names: Sequence[str] = ()) -> list[Parameter]:
   for line in _entry(text):
     if (match := _PARAMETER.match(line)) is None:
       continue
-    arrays = list(_arrays(match[1]))
+    arrays = list(arrays_of(match[1]))
     wholes = re.findall(r"\{(?:(replicated)|devices=[^}]*)[^{}]*\}", line)
     called = [op_name(line).replace("\\'", "'")]
     if len(arrays) > 1:
@@ -139,18 +139,21 @@ def activation_gathers(
   """The all-gathers of what has no shape of a state's leaf.
 
   XLA turns and reshapes what it sends, so dimensions are compared in any order
-  and without ones, and a vector may come as (parts, 1, values of a part). A
-  gather of an activation that happens to have a parameter's shape is taken for
-  it.
+  and without ones; a vector may come as (parts, 1, values of a part), and a
+  table, whose rows a part has no round number of, as (parts, rows of a part,
+  ...). A gather of an activation that happens to have a parameter's shape is
+  taken for it.
   """
   known = {_unordered(shape) for shape in shapes}
   vectors = {shape[0] for shape in shapes if len(shape) == 1}
 
   def of_state(shape: Shape) -> bool:
-    in_parts = len(shape) == 3 and shape[1] == 1
-    return _unordered(shape) in known or (
-      in_parts and math.prod(shape) in vectors
-    )
+    if _unordered(shape) in known:
+      return True
+    if len(shape) == 3 and shape[1] == 1 and math.prod(shape) in vectors:
+      return True
+    joined = (math.prod(shape[:2]), *shape[2:])
+    return len(shape) == 3 and _unordered(joined) in known
 
   return [
     one
@@ -189,7 +192,7 @@ def lines(text: str) -> Iterator[tuple[str, str]]:
 def _collective(inside: str, line: str, match: re.Match[str]) -> Collective:
   result, kind, start = match.groups()
   group = _group(line)
-  arrays = list(_arrays(result))
+  arrays = list(arrays_of(result))
   if start and kind != "all-reduce":
     # (operands, results, what the chips signal each other with)
     arrays = [one for one in arrays if one[0]]
@@ -208,7 +211,7 @@ def op_name(line: str) -> str:
   return match[1] if match else ""
 
 
-def _arrays(text: str) -> Iterator[tuple[Shape, int]]:
+def arrays_of(text: str) -> Iterator[tuple[Shape, int]]:
   """(shape, bytes) of each array of a type, "(bf16[2,3]{1,0}, f32[])"."""
   for bits, dims in _ARRAY.findall(text):
     shape = tuple(int(size) for size in dims.split(",") if size)

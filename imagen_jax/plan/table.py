@@ -15,8 +15,10 @@ def text(facts: estimate_lib.Facts, found: estimate_lib.Estimate) -> str:
   mesh = ", ".join(f"{axis} {n}" for axis, n in facts.mesh.items() if n > 1)
   head = (
     f"{facts.program} step on {facts.topology}, {where.count} chips"
-    f" ({mesh or 'one'}), batch {facts.batch_size}, remat {facts.remat}"
+    f" ({mesh or 'one'}), batch {facts.batch_size}"
   )
+  if facts.program != "encode":
+    head += f", remat {facts.remat}"
   if facts.micro_batches > 1:
     head += f", {facts.micro_batches} micro-batches"
   lines = [head, "-" * min(len(head), _WIDTH)]
@@ -87,12 +89,13 @@ def _memory(
 
 def _work(facts: estimate_lib.Facts, found: estimate_lib.Estimate) -> list[str]:
   model, compiled = facts.model_flops / 1e12, found.compiled_flops / 1e12
-  head = _row("TFLOP an image, model", f"{model:.4g}")
+  one = "TFLOP a caption" if facts.program == "encode" else "TFLOP an image"
+  head = _row(f"{one}, model", f"{model:.4g}")
   if facts.too_large is not None:
     return [head]
   return [
     head,
-    _row("TFLOP an image, compiled", f"{compiled:.4g}"),
+    _row(f"{one}, compiled", f"{compiled:.4g}"),
     _row("FLOPs a byte of HBM", f"{found.intensity:.1f}"),
   ]
 
@@ -122,21 +125,26 @@ def _time(facts: estimate_lib.Facts, found: estimate_lib.Estimate) -> list[str]:
     return []
   parts = " ".join(f"{k} {s:.3g}" for k, s in found.seconds.items())
   run = f"{found.days:,.2f} days, {found.chip_hours:,.0f} chip-hours"
-  if facts.program == "sample":
+  if facts.program != "train":
     run = f"{found.days * estimate_lib.DAY:.4g} s for the batch"
   elif found.cost is not None:
     run += f", cost {found.cost:,.2f}"
-  return [
+  encodes = facts.program == "encode"
+  what = "captions" if encodes else "images"
+  lines = [
     "roofline: all at its best and overlapped; a bound, not a forecast",
     _row("  seconds", parts),
-    _row("  a step", f"{found.step_seconds:.4g} s, bound by {found.bound}"),
-    _row("  images a second", f"{found.images_per_second:,.1f}"),
+    _row(
+      "  a batch" if encodes else "  a step",
+      f"{found.step_seconds:.4g} s, bound by {found.bound}",
+    ),
+    _row(f"  {what} a second", f"{found.images_per_second:,.1f}"),
     _row(
       "  MFU",
       f"{found.mfu:.1%} at most, {found.serial_mfu:.1%} if nothing overlaps",
     ),
-    _row(f"  {facts.steps:,} steps", run),
   ]
+  return lines if encodes else [*lines, _row(f"  {facts.steps:,} steps", run)]
 
 
 def _row(name: str, value: str, more: str = "") -> str:

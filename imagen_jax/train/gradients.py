@@ -7,7 +7,7 @@ differs.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +20,10 @@ from imagen_jax.diffusion import losses, time_sampling
 
 # What `sharding.gather` is traced to.
 _GATHER = ("sharding_constraint", "custom_vjp_call", "custom_vjp_call_jaxpr")
+
+
+# (stage, parameters of the network, batch, key) -> the loss of each example
+LossFn: TypeAlias = Callable[[stage_lib.Stage, Params, Cond, Key], losses.Loss]
 
 
 class Gradients(NamedTuple):
@@ -38,19 +42,26 @@ def of_batch(
   micro_batches: int = 1,
   bind: Callable[[Params], Params] = lambda params: params,
   gather_again: bool = False,
+  loss_fn: LossFn = stage_lib.loss,
 ) -> Gradients:
   """The gradients of a batch of b examples, b a multiple of `micro_batches`.
 
   They are those of `params`, of which `bind` makes what the network takes. An
   example counts as much as its `batch["weight"]` [b], or 1. With `gather_again`
   gathered parameters are not kept for the way back, but gathered once more.
+  A `loss_fn` of another kind than training's is for one micro-batch.
   """
+  if micro_batches > 1 and loss_fn is not stage_lib.loss:
+    raise errors.BadInput(
+      f"train.micro_batches is {micro_batches}, but this loss is of whole"
+      " batches alone; use --config.train.micro_batches=1."
+    )
   keep = _forgetful if gather_again else lambda function: function
   if micro_batches > 1:
     return _accumulated(stage, params, batch, key, micro_batches, bind, keep)
 
   def mean_loss(params: Params) -> tuple[Array, losses.Loss]:
-    loss = stage_lib.loss(stage, bind(params), batch, key)
+    loss = loss_fn(stage, bind(params), batch, key)
     loss = _weighed(loss, batch.get("weight"))
     return loss.per_example.mean(), loss
 

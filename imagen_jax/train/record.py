@@ -43,6 +43,8 @@ FREE = (
   "preview",
   "profile",
   "sampler",
+  "stage.fields.remat",  # how, not what
+  "stage.fields.scan_blocks",
   "start.required",
   "train.allow_dtype_cast",
   "train.best_by",

@@ -2,7 +2,7 @@
 
 A rule is (pattern of whole names, tactic); the first that fits holds, every
 parameter must fit one, and every rule must be some parameter's, but those of
-`RULES`, which are for networks with and without attention. Tactics:
+`RULES` and `ENCODER_RULES`, which are for networks of several kinds. Tactics:
 
   replicate  whole, on every device
   fsdp       cut along its largest dimension over `fsdp`
@@ -41,6 +41,14 @@ RULES: Rules = (
   (r".*kernel", "fsdp"),
   (r".*", "replicate"),
 )
+# Of text encoders, BERT, CLIP and T5, whose layers may be stacked
+# [layers, in, out], and whose matrices may be int8 with scales [out].
+ENCODER_RULES: Rules = (
+  (r".*/(query|key|value|ffn_in|wi|wi_0|wi_1)/kernel(_int8)?", "column"),
+  (r".*/(out|ffn_out|wo)/kernel(_int8)?", "row"),
+  (r".*/embedding(_int8)?", "fsdp"),
+  (r".*", "replicate"),
+)
 SMALL = 1 << 16  # numbers; what has fewer is not cut
 
 
@@ -66,7 +74,7 @@ def plan(params: Params, mesh: Mesh, rules: Rules = RULES) -> list[Row]:
     rows.append(
       Row(name, leaf.shape, pattern, spec, size // _parts(spec, mesh))
     )
-  if unused and tuple(rules) != RULES:
+  if unused and tuple(rules) not in (RULES, ENCODER_RULES):
     raise errors.BadInput(
       f"mesh.rules {', '.join(map(repr, sorted(unused)))} match no parameter"
       " that an earlier rule does not; take them out."

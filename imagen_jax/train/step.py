@@ -4,6 +4,7 @@ The metrics of a step are floats, which are averaged over steps; integers, which
 count, so that the newest holds; and the bins of `metrics`.
 """
 
+import functools
 from collections.abc import Callable
 from typing import TypeAlias
 
@@ -11,6 +12,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
+from imagen_jax.cascade import distilling as distilling_lib
 from imagen_jax.cascade import stage as stage_lib
 from imagen_jax.core import rng
 from imagen_jax.core.arrays import Cond, Key, Params
@@ -38,28 +40,35 @@ def make_train_step(
   bind: Bind = lambda params, _: params,
   learning_rate: optax.Schedule | None = None,
   gather_again: bool = False,
+  distilling: distilling_lib.Distilling | None = None,
 ) -> TrainStep:
   """(state, batch, root key) -> (state, metrics): pure, to be jitted.
 
   `spike_deviations` is that of `guards`, 0 for no guard. `freeze` puts zeros
   for the gradients of frozen parameters, which then are not computed. Where
   the state holds a part alone, adapters, the step has a last argument `base`,
-  and `bind` joins the two. `learning_rate` is that of `optimizer`, to be told;
-  `gather_again` is for `gradients`.
+  and `bind` joins the two. With `distilling`, `base` is the teacher, whole.
+  `learning_rate` is that of `optimizer`, to be told; `gather_again` is for
+  `gradients`.
   """
 
   def train_step(
     state: TrainState, batch: Cond, key: Key, base: Params | None = None
   ):
     key = rng.key_for(key, "train", state.step)
+    loss_fn, added = stage_lib.loss, base
+    if distilling is not None:
+      loss_fn = functools.partial(distilling, base=bind(base, None))
+      added = None
     grads, losses = gradients.of_batch(
       stage,
       state.params,
       batch,
       key,
       micro_batches=micro_batches,
-      bind=lambda params: bind(params, base),
+      bind=lambda params: bind(params, added),
       gather_again=gather_again,
+      loss_fn=loss_fn,
     )
     loss, grads = losses.per_example.mean(), freeze(grads)
     norm = optax.global_norm(grads)

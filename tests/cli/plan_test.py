@@ -36,9 +36,21 @@ def test_json_has_all_numbers(capsys):
   assert row["estimate"]["fits"] and row["advice"] == []
 
 
+def test_the_encoder_is_planned_in_place_of_the_stage(capsys):
+  text = ["--config.text.precision=bfloat16", "--config.text.max_length=128"]
+  plan.run([*FLAGS, *text, "--encoder=t5_v1_1_small", "--sample_batch=64"])
+  out = capsys.readouterr().out
+  assert "encode step on gpu:8xh200" in out and "35,332,800" in out
+  assert "captions a second" in out and "image" not in out
+  plan.run([*FLAGS, "--config.text.encoder=t5_v1_1_base", "--encoder"])
+  assert "109,628,544" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
   ("flags", "message"),
   [
+    (["--encoder=t5_xxl"], "unknown text encoder 't5_xxl'; did you mean"),
+    (["--encoder", "--sampler"], "--sampler: not allowed with argument"),
     (["--topology=v5e:16"], "topology 'v5e:16' is not known"),
     (["--price=-1"], "--price: -1 is not 0 or more"),
     (["--sample_batch=0"], "--sample_batch: 0 is not 1 or more"),

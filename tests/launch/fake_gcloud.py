@@ -227,8 +227,10 @@ def main(argv: list[str]) -> int:
       state = json.load(file)
     world = Homes(state) if state.get("homes") else Slice(state)
     code = getattr(world, verb.replace("-", "_"))(argv)
-    with open(f"{FOLDER}/state.json", "w") as file:
+    # The launcher kills what it waits for: whole, or not at all.
+    with open(f"{FOLDER}/state.json.new", "w") as file:
       json.dump(world.state, file)
+    os.replace(f"{FOLDER}/state.json.new", f"{FOLDER}/state.json")
   return code
 
 

@@ -22,12 +22,14 @@ FLAGS = ("--run=base", "--zone=us-central2-b", "--accelerator=v4-16")
 TRAIN = ("--", "--config=configs/demo.py:base", "--workdir=bucket/base")
 SLEEP = """\
 #!/bin/bash
+trap '' TERM  # the clock is set whole, or not at all
 echo "$1" >> "$FAKE_CLOUD/sleeps"
 exec 8>> "$FAKE_CLOUD/sleep.lock"
 flock 8
 read -r now < "$FAKE_CLOUD/clock"
 echo $((now + $1)) > "$FAKE_CLOUD/clock"
 exec 8>&-
+trap - TERM
 if [[ -n "$FAKE_PAUSE" ]]; then exec /bin/sleep "$FAKE_PAUSE"; fi
 """
 

@@ -368,6 +368,18 @@ def test_sigterm_stops_and_deletes(launcher: Launcher):
   check_sigterm_stops_and_deletes(launcher)
 
 
+def test_trainers_that_do_not_answer_a_stop_have_not_trained(
+  launcher: Launcher,
+):
+  launcher.answer("stop.all", 1, "! connection closed")
+  launcher.set(plan=[[None, None]])
+  process = launcher.start(*FLAGS, *TRAIN, FAKE_PAUSE="0.05")
+  launcher.wait_for("report", 3)
+  errors = end(process)
+  assert "could not stop" in errors and "code 143 on worker" in errors
+  assert launcher.ledger("end")[0]["code"] == 143 and gone(launcher)
+
+
 def test_control_c_while_creating_deletes(launcher: Launcher):
   launcher.answer("create.1", 0, "~ 30")
   launcher.set(slice="CREATING")

@@ -87,18 +87,14 @@ def test_what_padding_costs_is_not_taken_for_speed():
   assert found.mfu == pytest.approx(1.0) and found.compiled_flops == 0.25e12
 
 
-def test_flops_of_a_loop_over_micro_batches_count_each_turn():
-  once, four = (
-    estimate.estimate(FACTS._replace(micro_batches=n)) for n in (1, 4)
-  )
-  assert four.compiled_flops == 4 * once.compiled_flops
-
-
 def test_without_a_compiler_shapes_make_the_estimate():
   facts = FACTS._replace(topology="gpu:4xh100", remat="blocks", compiled=None)
   found = estimate.estimate(facts)
   flops = 0.75e12 * 16 / 4 * 4 / 3
   assert found.seconds["compute"] == pytest.approx(flops / 989e12, rel=1e-12)
+  for remat, passes in (("none", 3), ("full", 5)):
+    more = estimate.estimate(facts._replace(remat=remat)).compiled_flops
+    assert more == pytest.approx(found.compiled_flops * passes / 4, rel=1e-12)
   assert found.seconds["memory"] == pytest.approx(2 * 1050 / 3.35e12)
   sent = 3 * 2 * 10**6 * 3 / 4
   assert found.seconds["network"] == pytest.approx(sent / 450e9, rel=1e-12)
@@ -112,6 +108,9 @@ def test_what_is_too_large_gets_advice():
   assert not found.fits and found.total_bytes == 20 * 2**30
   tips = "\n".join(estimate.advice(facts, found))
   assert "stage.fields.remat=blocks" in tips
+  for remat, more in (("blocks", True), ("full", False)):
+    tips_of = "".join(estimate.advice(facts._replace(remat=remat), found))
+    assert ("stage.fields.remat=full" in tips_of) == more
   assert "train.micro_batches=2" in tips and "batch_size=8" in tips
   assert "mesh.fsdp" not in tips  # there is no data axis to take it from
   text = table.text(facts, found)

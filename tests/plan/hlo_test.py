@@ -186,4 +186,7 @@ def test_a_gather_of_what_is_no_leaf_is_of_an_activation():
   vector = found[0]._replace(shapes=((32, 1, 128),))
   assert not hlo.activation_gathers([vector], {(4096,)})
   assert hlo.activation_gathers([vector], {(2048,), (64, 64)}) == [vector]
+  table = found[0]._replace(shapes=((32, 1004, 4096),))
+  assert not hlo.activation_gathers([table], {(32128, 4096)})
+  assert hlo.activation_gathers([table], {(32, 1004)}) == [table]
   assert not hlo.activation_gathers(hlo.collectives(SCATTER), set())

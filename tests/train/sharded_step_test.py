@@ -85,12 +85,35 @@ def small_leaves_are_cut(monkeypatch):
   monkeypatch.setattr(sharding, "SMALL", 256)
 
 
+def gathers(program):
+  """Of a lowered step: how often a parameter is asked for whole."""
+  stage = build.stage(config(0, MESHES["fsdp"]).stage)
+  batch = sharding.share(next(batches(stage)), program.mesh)
+  key = jax.eval_shape(lambda: jax.random.key(0))
+  text = program.step.lower(program.state, batch, key).as_text()
+  return text.count("sharding_constraint")
+
+
+def test_parameters_of_a_small_network_are_gathered_once(monkeypatch):
+  cfg = config(0, MESHES["fsdp"])
+  made = {}
+  for kept in (0, 1 << 30):
+    monkeypatch.setattr(build_step, "_KEPT", kept)
+    made[kept] = build_step.make(cfg, build.stage(cfg.stage), build.mesh(cfg))
+  leaves = tree.flatten(made[0].state.params).values()
+  cut = [leaf for leaf in leaves if "fsdp" in leaf.sharding.spec]
+  again = gathers(made[0]) - gathers(made[1 << 30])
+  assert len(cut) > 5 and again >= len(cut)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
   ("index", "name"),
   [(0, "data"), (0, "fsdp"), (0, "tensor"), (1, "spatial"), (1, "mixed")],
 )
-def test_a_mesh_trains_the_run_of_one_device(alone, index, name):
+def test_a_mesh_trains_the_run_of_one_device(alone, index, name, monkeypatch):
+  if name == "fsdp":  # what is gathered is gathered again on the way back
+    monkeypatch.setattr(build_step, "_KEPT", 0)
   _, one, expected = alone[index]
   program, many, losses = run(config(index, MESHES[name]))
   np.testing.assert_allclose(losses, expected, rtol=1e-5)

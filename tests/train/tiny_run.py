@@ -35,6 +35,7 @@ class Pointwise(nn.Module):
   """The smallest network of the stages' signature: compiles in no time."""
 
   width: int = 4
+  dtype: np.dtype = np.dtype("float32")
 
   @nn.compact
   def __call__(
