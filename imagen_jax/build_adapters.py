@@ -3,7 +3,8 @@
 With `config.lora.rank` 0 the state holds the stage's parameters; else adapters
 of that rank alone, and the base that `config.start` names stays beside it, in
 neither state nor checkpoint. Three trees, then: what is trained, the base, and
-the network's parameters, which `binder` makes of the two.
+the network's parameters, which `binder` makes of the two. A student's teacher
+is such a base, too, to which nothing is added (`build_distilling.py`).
 """
 
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from imagen_jax import build
+from imagen_jax import build, build_distilling
 from imagen_jax.cascade import stage as stage_lib
 from imagen_jax.core import errors, tree
 from imagen_jax.core.arrays import Key, Params
@@ -27,9 +28,14 @@ def rank(config: build.Config) -> int:
   return config.get("lora", {}).get("rank", 0)  # configs of before lack it
 
 
+def has_base(config: build.Config) -> bool:
+  """Whether parameters that stay as they are take part."""
+  return rank(config) > 0 or build_distilling.is_on(config)
+
+
 def check(config: ml_collections.ConfigDict) -> None:
   """Raises BadInput where there is nothing to start from, or to adapt."""
-  needed = config.start.get("required") or rank(config)
+  needed = config.start.get("required") or has_base(config)
   if needed and not config.start.source:
     raise errors.BadInput(
       "start.source is empty, and this config trains on from trained weights;"
@@ -73,8 +79,8 @@ def base(
   stage: stage_lib.Stage,
   place: param_init.Place = param_init.on_device,
 ) -> Params | None:
-  """What adapters are added to, read from `config.start`; None without."""
-  if not rank(config):
+  """What adapters are added to, or the teacher: that of `config.start`."""
+  if not has_base(config):
     return None
   return _source(config, stage, jax.random.key(0), place)
 
@@ -93,7 +99,7 @@ def of_the_whole(
   evaluators: Sequence[evaluator_lib.Evaluator],
 ) -> Sequence[evaluator_lib.Evaluator]:
   """The evaluators, looking at the base with its adapters where it has any."""
-  if base is None:
+  if base is None or not rank(config):
     return evaluators
   alpha = config["lora"]["alpha"]
   return [lora.WithBase(look, base, alpha) for look in evaluators]

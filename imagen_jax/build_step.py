@@ -7,18 +7,21 @@ import functools
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import ml_collections
 import optax
 from jax.sharding import Mesh
 
-from imagen_jax import build, build_adapters
+from imagen_jax import build, build_adapters, build_distilling
 from imagen_jax.cascade import stage as stage_lib
 from imagen_jax.core import tree
 from imagen_jax.core.arrays import Params
-from imagen_jax.train import optimizers, sharding
+from imagen_jax.train import compiler_options, layout, optimizers, sharding
 from imagen_jax.train import state as state_lib
 from imagen_jax.train import step as step_lib
+
+# Bytes of gathered parameters that a chip keeps between the way there and the
+# way back, rather than gather them again: a third of what travels.
+_KEPT = 2 << 30
 
 
 class Program(NamedTuple):
@@ -27,7 +30,7 @@ class Program(NamedTuple):
   step: step_lib.TrainStep  # jitted; takes over the memory of the state
   rule: optax.GradientTransformation
   state: state_lib.TrainState  # of ShapeDtypeStructs
-  base: Params | None  # what adapters are added to, the last argument
+  base: Params | None  # adapted, or the teacher: the last argument
   mesh: Mesh
 
 
@@ -47,6 +50,7 @@ def make(
     whole, sharding.params_shardings(whole, mesh, build.mesh_rules(config))
   )
   adapted = build_adapters.rank(config) > 0
+  distilling = build_distilling.loss(config)
   # Adapters have names of their own, and are small.
   cuts = ((".*", "fsdp"),) if adapted else build.mesh_rules(config)
   state = state_lib.abstract(shapes, rule)
@@ -67,12 +71,19 @@ def make(
     ),
     learning_rate=build.learning_rate(config),
     # A policy around the whole would undo the blocks' own.
-    gather_again=mesh.shape["fsdp"] > 1 and stage.module.remat == "none",
+    gather_again=mesh.shape["fsdp"] > 1
+    and stage.module.remat == "none"
+    and _gathered_bytes(whole, stage) > _KEPT,
+    distilling=distilling,
   )
   jitted = jax.jit(
-    step, donate_argnums=0, out_shardings=(_shardings(state), None)
+    step,
+    donate_argnums=0,
+    out_shardings=(_shardings(state), None),
+    compiler_options=compiler_options.of_mesh(mesh),
   )
-  return Program(jitted, rule, state, whole if adapted else None, mesh)
+  base = whole if build_adapters.has_base(config) else None
+  return Program(jitted, rule, state, base, mesh)
 
 
 def create(program: Program, params: Params) -> state_lib.TrainState:
@@ -99,23 +110,21 @@ def _bound(
   params: Params,
   base: Params | None,
 ) -> Params:
-  """The network's parameters, cast to what it computes in, then gathered.
+  """The network's parameters, whole to be used."""
+  places = tree.flatten(shardings)
+  return layout.whole(bind(params, base), places, stage.module.dtype)
 
-  So half the bytes travel. Layers would cast them all the same; the head
-  computes in float32, and what has one dimension is small.
-  """
-  dtype = jnp.dtype(stage.module.dtype)
-  where = tree.flatten(shardings)
 
-  def use(name: str, leaf: jax.Array) -> jax.Array:
-    if leaf.ndim > 1 and not name.startswith("head/"):
-      leaf = leaf.astype(dtype)
-    if "fsdp" not in where[name].spec:
-      return leaf
-    cut = jax.lax.with_sharding_constraint(leaf, where[name])
-    return sharding.gather(cut, where[name])
-
-  return tree.map_named(use, bind(params, base))
+def _gathered_bytes(params: Params, stage: stage_lib.Stage) -> int:
+  """Of what a chip holds once all that lies cut over `fsdp` is gathered."""
+  total = 0
+  for name, leaf in tree.flatten(params).items():
+    if "fsdp" in leaf.sharding.spec:
+      tensor = leaf.sharding.mesh.shape["tensor"]
+      parts = tensor if "tensor" in leaf.sharding.spec else 1
+      used = layout.used_dtype(name, leaf, stage.module.dtype)
+      total += leaf.size * used.itemsize // parts
+  return total
 
 
 def _shardings(abstract: Params | state_lib.TrainState):

@@ -48,8 +48,15 @@ METHODS = {
 ARGUMENTS = {"allow_pickle", "shell", "trust_remote_code"}
 
 ALLOWED = {
+  ("imagen_jax/weights/torch_files", "pickle"): (
+    "an unpickler that calls stand-ins of its own alone, of a list; any other"
+    " name in a file ends the reading"
+  ),
   ("imagen_jax/cli/main", "importlib.import_module"): (
     "the module of a command, by the table in this file"
+  ),
+  ("imagen_jax/cli/evaluate", "importlib.import_module"): (
+    "the module of a verb, by the table in this file"
   ),
   ("imagen_jax/__init__", "importlib.import_module"): (
     "a part of the package, by the table in this file, when it is first used"

@@ -4,25 +4,23 @@
 
 `sample` is the whole as one pure function of each stage's parameters. `chunks`
 is the same for any number of images on a host: each stage in turn, in chunks of
-one shape (the last is filled up), a few steps a call. So a stage compiles once
-whatever is asked for, progress can be shown, and no host callback keeps the
-programs out of JAX's persistent cache.
+one shape (the last is filled up), as `runner` draws them: a stage compiles once
+whatever is asked for. With an `edits.Edit` it begins with an image, keeps a
+part of one, or makes another size.
 
 Image i depends on (parameters, text, keys[i], settings) alone; `image_keys`
 makes keys[i] of a root key and i.
 """
 
 import dataclasses
-import operator
 from collections.abc import Iterator, Mapping
-from functools import partial
 from typing import NamedTuple, Protocol, TypeAlias, runtime_checkable
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from imagen_jax.cascade import edit_parts, edits, runner
 from imagen_jax.cascade import stage as stage_lib
 from imagen_jax.core import errors, rng
 from imagen_jax.core.arrays import (
@@ -37,20 +35,19 @@ from imagen_jax.core.arrays import (
 from imagen_jax.diffusion import sampling
 from imagen_jax.text import encoders
 
-# Parameters by stage name; those of the text encoder are under "encoder".
+# Parameters by stage name; those of the text encoder are under "encoder". Where
+# no text is not zeros, "null_text" has its text_emb [l d].
 CascadeParams: TypeAlias = Mapping[str, Params]
-
-# At most so many steps in one call; the host hears of progress in between.
-_STEPS_A_CALL = 4
 
 
 @dataclasses.dataclass(frozen=True)
 class Cascade:
-  """Stages, how each is sampled, and the text encoder; no weights."""
+  """Stages, how each is sampled and where, the text encoder; no weights."""
 
   stages: tuple[stage_lib.Stage, ...]
   settings: tuple[sampling.SamplerSettings, ...]
   encoder: encoders.TextEncoder
+  layout: runner.Layout | None = None  # of `chunks`, on several devices
 
 
 class Chunk(NamedTuple):
@@ -77,13 +74,14 @@ def check(cascade: Cascade) -> None:
       " of one as of the other, and at least one."
     )
   names = [stage.name for stage in stages]
-  if len(set(names)) < len(names) or "encoder" in names:
+  if len(set(names)) < len(names) or {"encoder", "null_text"} & set(names):
     raise errors.BadInput(
-      f"stage names {names} must differ, and none may be 'encoder'."
+      f"stage names {names} must differ, and none may be 'encoder' or"
+      " 'null_text'."
     )
   given = None
   for stage, settings in zip(stages, cascade.settings, strict=True):
-    sampling.check(settings)
+    stage_lib.check_settings(stage, settings)
     if stage.low_resolution != given:
       raise errors.BadInput(
         f"stage {stage.name!r} takes images of {stage.low_resolution}, but the"
@@ -110,7 +108,7 @@ def sample_stages(
   keys: Keys,
 ) -> tuple[Image, ...]:
   """The images of every stage in [-1, 1]; pure, for use inside jit."""
-  cond = {"text_emb": text_emb, "text_mask": text_mask}
+  cond = _cond(params, text_emb, text_mask)
   images: list[Image] = []
   for stage, settings in zip(cascade.stages, cascade.settings, strict=True):
     x_lr = images[-1] if images else None
@@ -132,6 +130,18 @@ def sample(
   return sample_stages(cascade, params, text_emb, text_mask, keys)[-1]
 
 
+def chunk_size(cascade: Cascade, n: int, batch_size: int) -> int:
+  """How many of n images are sampled at once.
+
+  As many as there are or `batch_size`, and then up to what can be cut evenly
+  over the devices of a layout.
+  """
+  if batch_size < 1:
+    raise errors.BadInput(f"batch_size is {batch_size}; it must be at least 1.")
+  parts = 1 if cascade.layout is None else cascade.layout.parts
+  return -(-max(1, min(batch_size, n)) // parts) * parts
+
+
 def chunks(
   cascade: Cascade,
   params: CascadeParams,
@@ -141,45 +151,57 @@ def chunks(
   *,
   batch_size: int,
   progress: Progress | None = None,
+  edit: edits.Edit = edits.NONE,
 ) -> Iterator[Chunk]:
   """All n images of the first stage, then of the next, chunk by chunk.
 
-  With fewer than `batch_size` images a chunk is as large as they are.
+  Chunks are of `chunk_size` images.
   """
   check(cascade)
   n = text_emb.shape[0]
-  if batch_size < 1:
-    raise errors.BadInput(f"batch_size is {batch_size}; it must be at least 1.")
-  size = max(1, min(batch_size, n))
+  size = chunk_size(cascade, n, batch_size)
   last = len(cascade.stages) - 1
-  x_lr = None
-  for k, stage in enumerate(cascade.stages):
-    settings = cascade.settings[k]
-    groups = _groups(stage, settings)
-    total = -(-n // size) * settings.steps
+  x_lr = edit_parts.first_x_lr(edit, n)
+  for k in range(edit.first, len(cascade.stages)):
+    stage, settings = cascade.stages[k], cascade.settings[k]
+    part = edit_parts.prepare(edit, cascade.stages, k, settings)
+    steps = sum(len(rows.step) for rows in part.plans)
+    total = -(-n // size) * steps
     if progress is not None:
       progress(stage.name, 0, total)
     kept = []
     for start in range(0, n, size):
       # The last chunk is filled up with copies of the last image.
       rows = np.minimum(np.arange(start, start + size), n - 1)
-      images = _stage_images(
+      images = runner.draw(
         stage,
         settings,
-        groups,
         params[stage.name],
-        {
-          "text_emb": jnp.asarray(text_emb[rows]),
-          "text_mask": jnp.asarray(text_mask[rows]),
-        },
+        _cond(
+          params, jnp.asarray(text_emb[rows]), jnp.asarray(text_mask[rows])
+        ),
         keys[rows],
         None if x_lr is None else x_lr[rows],
-        _offset(progress, stage.name, start // size * settings.steps, total),
+        plans=part.plans,
+        start=edit_parts.start(part, stage, keys[rows]),
+        progress=_offset(progress, stage.name, start // size * steps, total),
+        layout=cascade.layout,
       )[: n - start]
       if k < last:
         kept.append(images)
-      yield Chunk(k, start, images)
+      yield Chunk(k, start, edit_parts.cropped(part, images))
     x_lr = np.concatenate(kept) if kept else None
+
+
+def _cond(
+  params: CascadeParams, text_emb: TextEmb, text_mask: TextMask
+) -> Cond:
+  """The text, and what there is without it."""
+  cond = {"text_emb": text_emb, "text_mask": text_mask}
+  if "null_text" not in params:
+    return cond
+  null = jnp.asarray(params["null_text"]["text_emb"], text_emb.dtype)
+  return cond | {"null_text_emb": jnp.broadcast_to(null[None], text_emb.shape)}
 
 
 def _offset(
@@ -189,85 +211,3 @@ def _offset(
   if progress is None:
     return None
   return lambda step: progress(name, before + step, total)
-
-
-def _stage_images(
-  stage: stage_lib.Stage,
-  settings: sampling.SamplerSettings,
-  groups: list[sampling.Plan],
-  params: Params,
-  cond: Cond,
-  keys: Keys,
-  x_lr: Float[np.ndarray, "b p q c"] | None,
-  progress: sampling.Progress | None,
-) -> Float[np.ndarray, "b h w c"]:
-  """One chunk of one stage, a group of steps a call."""
-  state, cond, keys = _begin(stage, settings.aug_level, cond, keys, x_lr)
-  for group in groups:
-    state = _advance(stage, settings, params, state, cond, keys, group)
-    if progress is not None:
-      jax.block_until_ready(state)
-      progress(int(group.step[-1]) + 1)
-  images = np.asarray(sampling.finish(state), np.float32)
-  if not np.isfinite(images).all():
-    raise errors.NonFinite(
-      f"stage {stage.name!r} made images that are not finite; its weights are"
-      " damaged or its settings too strong: try a lower guidance_weight."
-    )
-  return images
-
-
-def _groups(
-  stage: stage_lib.Stage, settings: sampling.SamplerSettings
-) -> list[sampling.Plan]:
-  """The numbers of all steps, a few at a time, all groups alike."""
-  plan = sampling.plan(settings, stage.schedule)
-  size = steps_a_call(settings.steps)
-  split = jax.tree.map(lambda rows: rows.reshape(-1, size), plan)
-  return [
-    jax.tree.map(operator.itemgetter(i), split)
-    for i in range(settings.steps // size)
-  ]
-
-
-def steps_a_call(steps: int) -> int:
-  """The largest number up to 4 that divides steps: each call has as many."""
-  return max(n for n in range(1, _STEPS_A_CALL + 1) if steps % n == 0)
-
-
-@partial(jax.jit, static_argnums=(0, 1))
-def _begin(
-  stage: stage_lib.Stage,
-  aug_level: float,
-  cond: Cond,
-  keys: Keys,
-  x_lr: Float[Array, "b p q c"] | None,
-) -> tuple[sampling.State, Cond, Keys]:
-  """Noise at t = 1, the conditioning, and the keys of the steps."""
-  cond = stage_lib.sampling_cond(stage, cond, keys, aug_level, x_lr)
-  keys = rng.each_key_for(keys, stage.name)
-  side = stage.resolution
-  return sampling.init(keys, (side, side, 3)), cond, keys
-
-
-@partial(jax.jit, static_argnums=(0, 1))
-def _advance(
-  stage: stage_lib.Stage,
-  settings: sampling.SamplerSettings,
-  params: Params,
-  state: sampling.State,
-  cond: Cond,
-  keys: Keys,
-  rows: sampling.Plan,
-) -> sampling.State:
-  """Some steps of a stage, those of `rows`."""
-  state, _ = sampling.advance(
-    stage_lib.denoise_fn(stage, params),
-    state,
-    cond,
-    keys,
-    rows,
-    prediction=stage.prediction,
-    settings=settings,
-  )
-  return state

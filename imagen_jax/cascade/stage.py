@@ -4,6 +4,9 @@ A `Stage` holds what a stage is (module, schedule, prediction, resolutions) and
 no weights. The base and a super-resolution stage differ by fields: the latter
 has a `low_resolution` and gets x_lr, noised by aug_level (paper section 2.4).
 
+DeepFloyd IF's stages are `discrete`: the network is told steps 0..999 in place
+of logsnr, and x_lr is enlarged first and noised then, by the stage's schedule.
+
   loss:   batch {image [b h w 3], x_lr [b h' w' 3], text_emb [b l d],
           text_mask [b l]} -> per-example loss
   sample: cond + keys -> x0 in [-1, 1]
@@ -23,6 +26,7 @@ from imagen_jax.diffusion import (
   guidance,
   losses,
   parameterization,
+  process,
   sampling,
   schedules,
   time_sampling,
@@ -46,6 +50,7 @@ class Stage:
   text_drop_rate: float = 0.1  # classifier-free guidance, paper section 4.1
   max_aug_level: float = 1.0  # of training, U(0, max); paper section 2.4 has 1
   residual: bool = False  # an x0-predicting module outputs x0 - enlarged x_lr
+  discrete: bool = False  # steps 0..999 of "cosine_1000", as DeepFloyd IF
 
 
 def _inputs(stage: Stage, length: int = 8) -> tuple:
@@ -86,7 +91,11 @@ def denoise_fn(
   train = dropout_key is not None
   rngs = {"dropout": dropout_key} if train else None
 
-  def denoise(z_t: Image, logsnr: Logsnr, cond: Cond) -> Image:
+  def denoise(
+    z_t: Image, logsnr: Logsnr, cond: Cond
+  ) -> Float[Array, "b h w o"]:
+    if stage.discrete:
+      logsnr = schedules.cosine_1000_step(logsnr)
     output = stage.module.apply(
       {"params": params},
       z_t,
@@ -117,6 +126,27 @@ def check(stage: Stage) -> None:
     raise errors.BadInput(
       f"residual is for prediction 'x0', not {stage.prediction!r}."
     )
+  told = getattr(stage.module, "time_input", "logsnr")
+  if stage.discrete != (told == "step"):
+    raise errors.BadInput(
+      f"the network of stage {stage.name!r} takes a {told}, and discrete is"
+      f" {stage.discrete}; a discrete stage is one of time_input 'step'."
+    )
+  if stage.discrete and stage.schedule is not schedules.cosine_1000_logsnr:
+    raise errors.BadInput(
+      f"stage {stage.name!r} is discrete; its schedule must be 'cosine_1000'."
+    )
+
+
+def check_settings(stage: Stage, settings: sampling.SamplerSettings) -> None:
+  """Raises BadInput for settings that do not fit the network."""
+  sampling.check(settings)
+  learned = getattr(stage.module, "learned_variance", False)
+  if settings.learned_variance != learned:
+    raise errors.BadInput(
+      f"learned_variance is {settings.learned_variance} in the settings of"
+      f" stage {stage.name!r}, and {learned} in its network; set both alike."
+    )
 
 
 def training_cond(stage: Stage, batch: Cond, key: Key) -> Cond:
@@ -144,6 +174,11 @@ def training_cond(stage: Stage, batch: Cond, key: Key) -> Cond:
 
 def loss(stage: Stage, params: Params, batch: Cond, key: Key) -> losses.Loss:
   """The training loss of a batch, for each example."""
+  if getattr(stage.module, "learned_variance", False):
+    raise errors.BadInput(
+      f"stage {stage.name!r} has a learned variance, which has no loss here;"
+      " such a network can be sampled from, and not be trained."
+    )
   cond = training_cond(stage, batch, key)
   return losses.diffusion_loss(
     denoise_fn(stage, params, dropout_key=rng.key_for(key, "dropout")),
@@ -167,11 +202,34 @@ def sampling_cond(
   """The conditioning of sampling: x_lr is noised once, and kept."""
   if stage.low_resolution is None or x_lr is None:
     return cond
-  levels = jnp.full((x_lr.shape[0],), aug_level, jnp.float32)
   noise_keys = rng.each_key_for(keys, f"{stage.name}/aug")
-  eps = jax.vmap(lambda key: jax.random.normal(key, x_lr.shape[1:]))(noise_keys)
+  if stage.discrete:
+    return cond | _noised_large(stage, noise_keys, aug_level, x_lr)
+  levels = jnp.full((x_lr.shape[0],), aug_level, jnp.float32)
+  eps = _normal(noise_keys, x_lr.shape[1:])
   noised = augmentation.noise_x_lr(x_lr, levels, eps)
   return cond | {"x_lr": noised, "aug_level": levels}
+
+
+def _noised_large(
+  stage: Stage,
+  noise_keys: Keys,
+  aug_level: float,
+  x_lr: Float[Array, "b p q c"],
+) -> Cond:
+  """x_lr enlarged, then noised to a step, as DeepFloyd IF does both."""
+  factor = stage.resolution // stage.low_resolution
+  h, w = x_lr.shape[1:3]
+  large = images.upsample_corners(x_lr, (factor * h, factor * w))
+  step = min(round(1000 * aug_level), 999)
+  levels = jnp.full((x_lr.shape[0],), step, large.dtype)
+  eps = _normal(noise_keys, large.shape[1:])
+  noised = process.q_sample(large, stage.schedule(levels / 999), eps)
+  return {"x_lr": noised, "aug_level": levels}
+
+
+def _normal(keys: Keys, shape: tuple[int, int, int]) -> Image:
+  return jax.vmap(lambda key: jax.random.normal(key, shape))(keys)
 
 
 def sample(

@@ -34,6 +34,11 @@ COMMANDS = {
     "prompts to images through the cascade",
     'imagen sample --prompt="a 3D render of a fox on a sky blue background"',
   ),
+  "reproduce": Command(
+    "imagen_jax.cli.reproduce",
+    "an image that sample made to the same image, compared",
+    "imagen reproduce samples/a-3d-render-of-a-crab-5f0c2a91-000.png",
+  ),
   "train": Command(
     "imagen_jax.cli.train",
     "train one stage, or go on with it",
@@ -51,8 +56,13 @@ COMMANDS = {
   ),
   "import": Command(
     "imagen_jax.cli.import_weights",
-    "public checkpoints of text encoders into folders that embed reads",
+    "public checkpoints into ours: text encoders, DeepFloyd IF",
     "imagen import --from=t5x --source=checkpoint_1000000 --out=t5_xxl",
+  ),
+  "evaluate": Command(
+    "imagen_jax.cli.evaluate",
+    "measure images: FID, CLIP score, sweeps over sampler settings",
+    "imagen evaluate sweep --guidance_weight=1,3,5 --out=sweep",
   ),
   "doctor": Command(
     "imagen_jax.cli.doctor",
@@ -96,7 +106,7 @@ def help_text() -> str:
   lines = [_HEAD, "", "usage: imagen COMMAND [OPTIONS]", "", "commands:"]
   for name, command in COMMANDS.items():
     lines.append(f"  {name:<{width}}  {command.summary}")
-    lines.append(f"  {'':<{width}}  {command.example}")
+    lines.append(f"    {command.example}")
   return "\n".join([*lines, "", _WORKED])
 
 

@@ -41,6 +41,8 @@ class Request:
   config_hash: dict[str, str]  # by stage: of the training config
   encoder: dict[str, str | int]  # name, max_length, sha256
   batch_size: int
+  edit: dict = dataclasses.field(default_factory=dict)  # `edit_flags.Asked`
+  mesh: str = ""  # of several devices, which may round otherwise
 
 
 def request(
@@ -49,6 +51,8 @@ def request(
   *,
   seed: int,
   batch_size: int,
+  edit: dict | None = None,
+  mesh: str = "",
 ) -> Request:
   """The request that a loaded cascade answers."""
   encoder = cascade.encoder
@@ -69,6 +73,8 @@ def request(
       "sha256": encoder.fingerprint,
     },
     batch_size=batch_size,
+    edit=edit or {},
+    mesh=mesh,
   )
 
 
@@ -76,7 +82,8 @@ def metadata(
   request: Request, prompt: str, index: int, stage: str
 ) -> dict[str, str]:
   """The text chunks of one image."""
-  return {
+  edit = {"edit": _json(request.edit)} if request.edit else {}
+  return edit | {
     "Software": f"imagen_jax {version.VERSION}",
     "prompt": prompt,
     "negative_prompt": "",
@@ -88,7 +95,9 @@ def metadata(
     "weights": _json(request.weights),
     "config_hash": _json(request.config_hash),
     "encoder": _json(request.encoder),
-    "versions": _json(_versions()),
+    "versions": _json(
+      versions() | ({"mesh": request.mesh} if request.mesh else {})
+    ),
   }
 
 
@@ -97,6 +106,7 @@ def file_name(
 ) -> str:
   """A safe name; `stage` marks an image that is not of the last one."""
   decides = [prompt, request.seed, request.settings, request.weights]
+  decides += [request.edit] if request.edit else []
   digest = hashlib.sha256(_json(decides).encode()).hexdigest()[:8]
   end = f"-{stage}" if stage else ""
   return f"{slug(prompt)}-{digest}-{index:03d}{end}.png"
@@ -138,15 +148,17 @@ def write_sheet(
 
 def _small(row: UInt8[np.ndarray, "n h w 3"]) -> UInt8[np.ndarray, "n s t 3"]:
   """Images of more than 256 pixels a side, at 256."""
-  if max(row.shape[1:3]) <= _SIDE:
+  h, w = row.shape[1:3]
+  if max(h, w) <= _SIDE:
     return row
-  x = images.resize_antialias(
-    jax.numpy.asarray(images.from_uint8(row)), (_SIDE, _SIDE)
-  )
+  scale = _SIDE / max(h, w)
+  size = max(1, round(h * scale)), max(1, round(w * scale))
+  x = images.resize_antialias(jax.numpy.asarray(images.from_uint8(row)), size)
   return images.to_uint8(x)
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+  """What made the images, as far as it may round otherwise."""
   installed = {name: importlib.metadata.version(name) for name in _PACKAGES}
   return installed | {
     "imagen_jax": version.VERSION,

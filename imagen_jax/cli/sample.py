@@ -8,15 +8,24 @@ from collections.abc import Sequence
 
 import jax
 import numpy as np
-import tqdm
 from absl import logging
 from etils import epath
 from jaxtyping import UInt8
 
 from imagen_jax import api
-from imagen_jax.cascade import folder, pipeline
-from imagen_jax.cli import arguments, config, pictures, stage_settings
+from imagen_jax.cascade import edits, folder, pipeline
+from imagen_jax.cli import (
+  arguments,
+  config,
+  edit_flags,
+  mesh_flag,
+  pictures,
+  progress,
+  stage_settings,
+)
 from imagen_jax.core import errors, files
+from imagen_jax.evals import prompts as prompts_lib
+from imagen_jax.train import mesh as mesh_lib
 
 _SUMMARY = """\
 Makes images from prompts, stage by stage: a small image from the text, then
@@ -24,7 +33,10 @@ larger ones from it. Writes one PNG an image, with all that made it in its
 metadata, and contact_sheet.png with a row for each prompt.
 
 Image i of a prompt depends on the weights, the prompt, the seed, i and the
-settings alone, not on what else is asked for."""
+settings alone, not on what else is asked for.
+
+With --init_image it begins with a picture, and with --mask keeps a part of it;
+--upscale enlarges one (docs/editing.md)."""
 
 _EXAMPLES = (
   'imagen sample "a 3D render of a crab on a navy blue background"',
@@ -34,8 +46,15 @@ _EXAMPLES = (
   "imagen sample --prompts_file=prompts.txt --weights=runs/demo --out=many",
   'imagen sample "a 3D render of a cake" --guidance_weight=5,1 --steps=64,16',
   'imagen sample --prompt="" --num_samples=8      # without text',
+  'imagen sample --init_image=crab.png --strength=0.5 "a 3D render of a fox"',
+  "imagen sample --init_image=crab.png --mask=mask.png --num_samples=4",
+  "imagen sample --upscale=photo.jpg --aug_level=0.1",
   "imagen sample --config=configs/cascade.py:runs/demo \\",
   '  --config.samplers.base.sampler=ancestral "a 3D render of a rocket"',
+  "64 images on eight devices, or one, its rows cut in eight:",
+  'imagen sample "a 3D render of a cake" --num_samples=64 --batch_size=64 \\',
+  "  --mesh=data=8",
+  'imagen sample "a 3D render of a cake" --mesh=data=1,spatial=8',
 )
 
 _MAX_SEED = 2**32 - 1
@@ -49,12 +68,22 @@ def run(argv: Sequence[str]) -> None:
   _check_numbers(args)
   description = stage_settings.apply(_describe(args, cfg), args)
   api.check(description)
+  stages = [api.make_stage(entry.info.stage) for entry in description.stages]
+  asked = edit_flags.ask(args, stages)
+  mesh = mesh_flag.parse(args.mesh)
   out = files.check_writable(args.out)
-  cascade, params = api.load(description, dtype=args.dtype)
+  cascade, params = api.load(description, dtype=args.dtype, mesh=mesh)
   request = pictures.request(
-    cascade, description, seed=args.seed, batch_size=args.batch_size
+    cascade,
+    description,
+    seed=args.seed,
+    edit=asked.record,
+    batch_size=pipeline.chunk_size(
+      cascade, len(prompts) * args.num_samples, args.batch_size
+    ),
+    mesh="" if mesh is None else mesh_lib.describe(mesh),
   )
-  rows = _sample(args, prompts, cascade, params, request, out)
+  rows = _sample(args, prompts, cascade, params, request, asked.edit, out)
   sheet = pictures.write_sheet(out, prompts, rows)
   count = sum(map(len, rows))
   seconds = time.monotonic() - started
@@ -83,11 +112,13 @@ def _parser() -> arguments.Parser:
     help="where the text encoder is now, if not where it was in training",
   )  # fmt: skip
   config.add_flag(parser, required=False)
+  edit_flags.add_flags(parser)
   stage_settings.add_flags(parser)
   add(
     "--batch_size", type=int, default=api.BATCH_SIZE, metavar="N",
     help=f"images at a time; memory and speed only (default {api.BATCH_SIZE})",
   )  # fmt: skip
+  mesh_flag.add(parser)
   add("--save_all_stages", action="store_true", help="the small images as well")
   add(
     "--dtype", choices=("float32", "bfloat16"),
@@ -101,23 +132,19 @@ def _prompts(args: argparse.Namespace) -> list[str]:
   given = [*args.prompts, *args.more]
   if args.prompts_file is not None:
     given += _read_lines(args.prompts_file)
+  if not given and (found := edit_flags.prompt(args)) is not None:
+    given = [found]
   if not given:
     raise errors.BadInput(
       "no prompt; write one in quotes, as imagen sample"
       ' "a 3D render of a fox on a green background".'
     )
-  prompts = list(dict.fromkeys(map(_clean, given)))
+  prompts = list(dict.fromkeys(map(prompts_lib.clean, given)))
   if len(prompts) < len(given):
     logging.info("%d prompts were given twice.", len(given) - len(prompts))
   if "" in prompts:
     logging.info("The empty prompt: images without text (unconditional).")
   return prompts
-
-
-def _clean(prompt: str) -> str:
-  """One line of valid Unicode, without control characters."""
-  text = prompt.encode("utf-8", "replace").decode("utf-8")
-  return " ".join("".join(c if c >= " " else " " for c in text).split())
 
 
 def _read_lines(name: str) -> list[str]:
@@ -169,12 +196,13 @@ def _sample(
   cascade: pipeline.Cascade,
   params: pipeline.CascadeParams,
   request: pictures.Request,
+  edit: edits.Edit,
   out: epath.Path,
 ) -> list[list[UInt8[np.ndarray, "h w 3"]]]:
   """Writes the images as they come; returns the last stage's, by prompt."""
   rows: list[list] = [[] for _ in prompts]
   last = len(cascade.stages) - 1
-  bars = _Bars(cascade)
+  bars = progress.Bars(cascade)
   parts = api.images(
     cascade,
     params,
@@ -183,6 +211,7 @@ def _sample(
     indices=range(args.num_samples),
     batch_size=args.batch_size,
     progress=bars,
+    edit=edit,
   )
   try:
     for part in parts:
@@ -201,30 +230,3 @@ def _sample(
   finally:
     bars.close()
   return rows
-
-
-class _Bars:
-  """A progress bar for each stage, from its first step to its last."""
-
-  def __init__(self, cascade: pipeline.Cascade):
-    self._sides = {stage.name: stage.resolution for stage in cascade.stages}
-    self._stage = ""
-    self._bar: tqdm.tqdm | None = None
-
-  def __call__(self, stage: str, done: int, total: int) -> None:
-    side = self._sides[stage]
-    title = f"{stage} {side}x{side}"
-    if self._bar is None or stage != self._stage:
-      self.close()
-      self._stage = stage
-      self._bar = tqdm.tqdm(
-        total=total, desc=f"{title}, compiling", unit="step", mininterval=0.5
-      )
-    elif self._bar.n == 0:
-      self._bar.set_description(title, refresh=False)
-    self._bar.update(done - self._bar.n)
-
-  def close(self) -> None:
-    if self._bar is not None:
-      self._bar.close()
-      self._bar = None

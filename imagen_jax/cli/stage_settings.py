@@ -32,6 +32,7 @@ _FLAGS: dict[str, tuple[_Kind, str, str]] = {
     "none, static or dynamic",
   ),
   "percentile": (float, "P", "of dynamic thresholding, in (0, 100]"),
+  "threshold_cap": (float, "S", "on the scale of dynamic thresholding, >= 1"),
   "steps": (int, "N", "denoising steps"),
   "sampler": (
     get_args(sampler_settings.Sampler),
@@ -89,6 +90,15 @@ def parse_values(
       f" ({', '.join(names)}); give one, or one for each."
     )
   return [_value(flag, part, kind) for part in parts]
+
+
+def parse_list(name: str, text: str) -> list[int | float | str]:
+  """Values of one setting, separated by commas: of `--steps=4,8`, 4 and 8."""
+  kind = _FLAGS[name][0]
+  parts = [part.strip() for part in text.split(",")]
+  if "" in parts:
+    raise errors.BadInput(f"--{name}={text} has an empty value.")
+  return [_value(f"--{name}", part, kind) for part in parts]
 
 
 def _value(flag: str, text: str, kind: _Kind) -> int | float | str | None:

@@ -50,6 +50,27 @@ def upsample_bilinear(
   return jax.image.resize(wide, shape, "bilinear", antialias=False)
 
 
+def upsample_corners(
+  x: Image, size: tuple[int, int]
+) -> Float[Array, "b h2 w2 c"]:
+  """Bilinear, the corners' centres kept in place, in at least float32.
+
+  Row i of h2 is at i (h - 1) / (h2 - 1) of h; "align corners" elsewhere.
+  """
+  wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+  for axis, length in zip((1, 2), size, strict=True):
+    last = x.shape[axis] - 1
+    position = np.linspace(0.0, last, length)
+    low = np.minimum(np.floor(position).astype(int), max(last - 1, 0))
+    share = [1, 1, 1, 1]
+    share[axis] = length
+    share = jnp.asarray((position - low).reshape(share), wide.dtype)
+    below = jnp.take(wide, low, axis=axis)
+    above = jnp.take(wide, np.minimum(low + 1, last), axis=axis)
+    wide = below + (above - below) * share
+  return wide
+
+
 def grid(
   pixels: UInt8[np.ndarray, "n h w c"], columns: int, *, gap: int = 2
 ) -> UInt8[np.ndarray, "H W c"]:
@@ -92,8 +113,11 @@ def read_png(
       image.load()
       text = {k: str(v) for k, v in getattr(image, "text", {}).items()}
       return np.asarray(image.convert("RGB")), text
-  except OSError as error:
+  # Its readers raise whatever damage happens to lead to: OSError, SyntaxError,
+  # ValueError, struct.error and more.
+  except Exception as error:
+    reason = " ".join(str(error).split())[:200] or type(error).__name__
     raise errors.BadInput(
-      f"cannot read {str(path)!r} as an image ({error}); give a PNG, JPEG or"
+      f"cannot read {str(path)!r} as an image ({reason}); give a PNG, JPEG or"
       " WebP file."
     ) from error

@@ -81,7 +81,13 @@ def weights_oscillating(
 
 
 def null_text(cond: Cond) -> Cond:
-  """`cond` with text_emb of zeros; text_mask and all else are kept."""
+  """`cond` without its text: all else is kept.
+
+  The text is that of `null_text_emb` [b l d] where cond has it, as a negative
+  prompt or an encoder's states of "", and zeros under the same mask elsewhere.
+  """
+  if "null_text_emb" in cond:
+    return cond | {"text_emb": cond["null_text_emb"]}
   return cond | {"text_emb": jnp.zeros_like(cond["text_emb"])}
 
 

@@ -11,7 +11,13 @@ import numpy as np
 from jaxtyping import Float
 
 from imagen_jax.core import errors
-from imagen_jax.diffusion import guidance, process, steps, thresholding
+from imagen_jax.diffusion import (
+  guidance,
+  process,
+  spacing,
+  steps,
+  thresholding,
+)
 
 Sampler = steps.Sampler
 Threshold = thresholding.Threshold
@@ -24,6 +30,7 @@ class SamplerSettings:
 
   steps: int = 64
   sampler: Sampler = "ancestral"
+  spacing: str = "uniform"  # of the steps; one of spacing.NAMES
   guidance_weight: float = 1.0  # paper Eq. 2: 1 is off
   guidance_schedule: GuidanceSchedule = "constant"
   guidance_interval: tuple[float, float] = (0.0, 1.0)  # in t, for "interval"
@@ -31,7 +38,9 @@ class SamplerSettings:
   guidance_low: float = 1.0  # the lower weight of "oscillating"
   threshold: Threshold = "dynamic"
   percentile: float = 99.5  # of dynamic thresholding, in (0, 100]
+  threshold_cap: float | None = None  # on its s, >= 1; DeepFloyd IF has 1.5
   gamma: float = 0.0  # ancestral variance: 0 small, 1 large
+  learned_variance: bool = False  # the network's (2 gamma - 1), by pixel
   aug_level: float = 0.0  # noise on x_lr in [0, 1], super-resolution only
 
 
@@ -42,8 +51,10 @@ def check(settings: SamplerSettings) -> None:
       f"steps is {settings.steps}; it must be a whole number from 1 up."
     )
   steps.check_sampler(settings.sampler)
+  spacing.check(settings.spacing, settings.steps)
   thresholding.by_name(settings.threshold, percentile=settings.percentile)
   thresholding.check_percentile(settings.percentile)
+  thresholding.check_cap(settings.threshold_cap)
   process.check_gamma(settings.gamma)
   if not 0.0 <= settings.aug_level <= 1.0:
     raise errors.BadInput(

@@ -1,10 +1,14 @@
 """Sampling as one `lax.scan`: predict, guide, threshold, step; in that order.
 
-  z at t = 1 is N(0, I); t falls evenly to 0 (Appendix A). At each step
+  z at t = 1 is N(0, I); t falls to 0, evenly (Appendix A) or as `spacing` says.
+  At each step
     output  = denoise_fn(z_t, logsnr_t, cond), guided by Eq. 2
     x0      = threshold(x0 of output)
     z_s     = step(z_t, x0), whose eps is the one x0 implies
   and the last step returns x0.
+
+With a learned variance (Nichol & Dhariwal 2021, Eq. 15) the network outputs v
+beside eps: an ancestral step's gamma is (v + 1) / 2 at each pixel, unguided.
 
 Example i depends on keys[i] and its own conditioning alone. The coefficients of
 all steps are computed before the scan, in float64, as the schedule is known.
@@ -14,12 +18,12 @@ program out of JAX's persistent compilation cache, groups of steps do not.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, DTypeLike, Float, Int
 
 from imagen_jax.core import errors, precision, rng
 from imagen_jax.core.arrays import Cond, Image, Keys
@@ -29,6 +33,7 @@ from imagen_jax.diffusion import (
   parameterization,
   sampler_settings,
   schedules,
+  spacing,
   steps,
   thresholding,
 )
@@ -56,8 +61,15 @@ class Plan(NamedTuple):
 
   step: Int[Array | np.ndarray, "n"]
   logsnr: Float[Array | np.ndarray, "n"]
+  logsnr_next: Float[Array | np.ndarray, "n"]  # inf after the last: x0
   guidance_weight: Float[Array | np.ndarray, "n"]
+  log_std_range: Float[Array | np.ndarray, "n"]  # of a learned variance
   coefficients: steps.Coefficients  # of arrays [n]
+
+
+# (z after a step, the step's row of the plan, keys of the examples) -> z. A
+# pytree: its arrays are arguments of the program, its function is a part of it.
+Edit: TypeAlias = jax.tree_util.Partial
 
 
 class Trajectory(NamedTuple):
@@ -67,31 +79,53 @@ class Trajectory(NamedTuple):
   x0: Float[Array, "n b h w c"]  # guided and thresholded, at each step
 
 
-def plan(settings: SamplerSettings, schedule: schedules.Schedule) -> Plan:
-  """The numbers of all steps, computed at trace time in float64 numpy."""
+def plan(
+  settings: SamplerSettings, schedule: schedules.Schedule, *, first: int = 0
+) -> Plan:
+  """The numbers of all steps, computed at trace time in float64 numpy.
+
+  Without the `first` of them the run begins later, at a z_t that is given.
+  """
   check(settings)
   n = settings.steps
+  gamma = 0.0 if settings.learned_variance else settings.gamma
 
   @jax.jit  # one small program, where op by op would be thirty
   def numbers(
     t: Float[Array, "m"],
-  ) -> tuple[Float[Array, "m"], steps.Coefficients]:
+  ) -> tuple[Float[Array, "m"], steps.Coefficients, Float[Array, "k"]]:
     logsnr = schedule(t)
-    return logsnr, steps.table(
-      logsnr, sampler=settings.sampler, gamma=settings.gamma
-    )
+    rows = steps.table(logsnr, sampler=settings.sampler, gamma=gamma)
+    return logsnr, rows, steps.log_std_range(logsnr)
 
+  times = np.append(spacing.times(settings.spacing, n), 0.0)
   with jax.ensure_compile_time_eval(), jax.enable_x64(True):
-    t = jnp.asarray(np.linspace(1.0, 0.0, n + 1))
-    logsnr, rows = jax.tree.map(np.asarray, numbers(t))
+    found = numbers(jnp.asarray(times[first:]))
+    logsnr, rows, log_std_range = jax.tree.map(np.asarray, found)
   weights = sampler_settings.guidance_weights(settings)
-  return Plan(np.arange(n, dtype=np.int32), logsnr[:-1], weights, rows)
+  return Plan(
+    step=np.arange(first, n, dtype=np.int32),
+    logsnr=logsnr[:-1],
+    logsnr_next=np.append(logsnr[1:-1], np.inf),
+    guidance_weight=weights[first:],
+    coefficients=rows,
+    log_std_range=log_std_range,
+  )
 
 
-def init(keys: Keys, shape: tuple[int, int, int]) -> State:
-  """Noise at t = 1, that of example i from keys[i]."""
-  z = _normal(rng.each_key_for(keys, "init"), shape)
+def init(
+  keys: Keys, shape: tuple[int, int, int], *, z: Image | None = None
+) -> State:
+  """Noise at t = 1, that of example i from keys[i]; or a given z."""
+  if z is None:
+    z = _normal(rng.each_key_for(keys, "init"), shape)
   return State(z, jnp.zeros_like(z))
+
+
+def _step_noise(
+  keys: Keys, step: Int[Array, ""], shape: tuple[int, int, int]
+) -> Image:
+  return _normal(rng.each_key_for(keys, "step", step), shape)
 
 
 def _normal(keys: Keys, shape: tuple[int, int, int]) -> Image:
@@ -105,10 +139,12 @@ def _bind(
   *,
   prediction: parameterization.Prediction,
   settings: SamplerSettings,
-) -> Callable[[Image, Float[Array, ""], Float[Array, ""]], Image]:
-  """A function (z_t, logsnr, weight) -> guided and thresholded x0."""
+) -> Callable[[Image, Float[Array, ""], Float[Array, ""]], tuple]:
+  """A function (z_t, logsnr, weight) -> guided and thresholded x0, gamma."""
   threshold = thresholding.by_name(
-    settings.threshold, percentile=settings.percentile
+    settings.threshold,
+    percentile=settings.percentile,
+    cap=settings.threshold_cap,
   )
   guided = sampler_settings.is_guided(settings)
   if guided:
@@ -118,16 +154,20 @@ def _bind(
 
   def predict(
     z_t: Image, logsnr: Float[Array, ""], weight: Float[Array, ""]
-  ) -> Image:
+  ) -> tuple[Image, Image | None]:
     inputs = jnp.concatenate([z_t, z_t]) if guided else z_t
     levels = jnp.broadcast_to(logsnr, inputs.shape[:1])
     (output,) = precision.at_least_float32(denoise_fn(inputs, levels, cond))
+    gamma = None  # but with a learned variance
+    if settings.learned_variance:
+      output, v = jnp.split(output, 2, axis=-1)
+      gamma = 0.5 * (v[: z_t.shape[0]] + 1.0)  # of the conditional half
     if guided:
       output = guidance.combine(*jnp.split(output, 2), weight)
     x0, _ = parameterization.to_x0_eps(
       output, z_t, levels[: z_t.shape[0]], prediction=prediction
     )
-    return threshold(x0).astype(z_t.dtype)
+    return threshold(x0).astype(z_t.dtype), gamma
 
   return predict
 
@@ -144,8 +184,12 @@ def advance(
   uncond: Cond | None = None,
   progress: Progress | None = None,
   trajectory: bool = False,
+  edit: Edit | None = None,
 ) -> tuple[State, Trajectory | None]:
-  """Takes the steps in `rows`, all or some of `plan(settings, ...)`."""
+  """Takes the steps in `rows`, all or some of `plan(settings, ...)`.
+
+  `edit(z, row, keys)` is what goes on in place of z after each step.
+  """
   predict = _bind(
     denoise_fn, cond, uncond, prediction=prediction, settings=settings
   )
@@ -155,11 +199,12 @@ def advance(
   def body(carry: State, row: Plan) -> tuple[State, Trajectory | None]:
     if progress is not None:
       jax.debug.callback(lambda step: progress(int(step) + 1), row.step)
-    x0 = predict(carry.z, row.logsnr, row.guidance_weight)
+    x0, gamma = predict(carry.z, row.logsnr, row.guidance_weight)
     noise = None
     if ancestral:
-      step_keys = rng.each_key_for(keys, "step", row.step)
-      noise = _normal(step_keys, x0.shape[1:])
+      noise = _step_noise(keys, row.step, x0.shape[1:])
+      if gamma is not None:
+        noise = noise * jnp.exp(gamma * row.log_std_range)
     z = steps.apply(
       row.coefficients,
       carry.z,
@@ -167,14 +212,17 @@ def advance(
       x0_prev=carry.x0 if multistep else None,
       noise=noise,
     )
+    if edit is not None:
+      z = edit(z, row, keys)
     return State(z, x0), Trajectory(z, x0) if trajectory else None
 
-  return jax.lax.scan(body, state, _as_float32(rows))
+  (wide,) = precision.at_least_float32(state.z)
+  return jax.lax.scan(body, state, _as_numbers(rows, wide.dtype))
 
 
-def _as_float32(rows: Plan) -> Plan:
+def _as_numbers(rows: Plan, dtype: DTypeLike) -> Plan:
   numbers = jax.tree.map(
-    lambda x: jnp.asarray(x, jnp.float32), rows._replace(step=None)
+    lambda x: jnp.asarray(x, dtype), rows._replace(step=None)
   )
   return numbers._replace(step=jnp.asarray(rows.step, jnp.int32))
 

@@ -6,6 +6,9 @@
   cosine          logsnr = -2 log tan(a t + b), cut to [-20, 20]
   linear          the 1000 betas of DDPM, 1e-4 to 0.02, interpolated in logsnr
   shifted cosine  cosine + 2 log(64 / resolution)
+  cosine_1000     1000 betas of a squared cosine (Nichol & Dhariwal 2021, Eq.
+                  17), interpolated in logsnr: DeepFloyd IF's; step i of 0..999
+                  is at t = i / 999
 
 Imagen (section 4.1) trains 64x64 and 256x256 with the cosine schedule and
 1024x1024 with the linear one; time is continuous. The shift is that of "simple
@@ -104,11 +107,32 @@ def discrete_logsnr(
   return log_alpha_squared - np.log(-np.expm1(log_alpha_squared))
 
 
+def squared_cosine_betas(steps: int = 1000) -> Float[np.ndarray, "n"]:
+  """1 - f((i + 1) / n) / f(i / n), at most 0.999, in float64.
+
+  f(s) = cos^2(pi / 2 (s + 0.008) / 1.008)
+  """
+  s = np.arange(steps + 1, dtype=np.float64) / steps
+  f = np.square(np.cos(0.5 * np.pi * (s + 0.008) / 1.008))
+  return np.minimum(1.0 - f[1:] / f[:-1], 0.999)
+
+
 def linear_logsnr(t: Float[Array, "*b"]) -> Float[Array, "*b"]:
   """The 1000 values of the linear betas, interpolated over linspace(0, 1)."""
+  return _interpolated(discrete_logsnr(linear_betas()), t)
+
+
+def cosine_1000_logsnr(t: Float[Array, "*b"]) -> Float[Array, "*b"]:
+  """The 1000 values of the squared cosine, interpolated over linspace(0, 1)."""
+  return _interpolated(discrete_logsnr(squared_cosine_betas()), t)
+
+
+def _interpolated(
+  table: Float[np.ndarray, "n"], t: Float[Array, "*b"]
+) -> Float[Array, "*b"]:
+  """The table's values between those at linspace(0, 1)."""
   check_unit(t, "t")
   (t,) = precision.at_least_float32(t)
-  table = discrete_logsnr(linear_betas())
   last = table.size - 1
   position = t * last
   index = jnp.clip(jnp.floor(position), 0, last - 1).astype(jnp.int32)
@@ -119,8 +143,23 @@ def linear_logsnr(t: Float[Array, "*b"]) -> Float[Array, "*b"]:
 
 def linear_time(logsnr: Float[Array, "*b"]) -> Float[Array, "*b"]:
   """The t of a logsnr of `linear_logsnr`, clipped to [0, 1]."""
+  return _time_in(discrete_logsnr(linear_betas()), logsnr)
+
+
+def cosine_1000_time(logsnr: Float[Array, "*b"]) -> Float[Array, "*b"]:
+  """The t of a logsnr of `cosine_1000_logsnr`, clipped to [0, 1]."""
+  return _time_in(discrete_logsnr(squared_cosine_betas()), logsnr)
+
+
+def cosine_1000_step(logsnr: Float[Array, "*b"]) -> Float[Array, "*b"]:
+  """The nearest of the steps 0..999 to a logsnr of `cosine_1000_logsnr`."""
+  return jnp.round(999.0 * cosine_1000_time(logsnr))
+
+
+def _time_in(
+  table: Float[np.ndarray, "n"], logsnr: Float[Array, "*b"]
+) -> Float[Array, "*b"]:
   (logsnr,) = precision.at_least_float32(logsnr)
-  table = discrete_logsnr(linear_betas())
   rising = jnp.asarray(table[::-1].copy(), logsnr.dtype)
   times = jnp.asarray(np.linspace(1.0, 0.0, table.size), logsnr.dtype)
   return jnp.interp(logsnr, rising, times)
@@ -183,20 +222,22 @@ def _named(name: str, *, inverse: bool) -> Schedule:
   table = {
     "cosine": (cosine_logsnr, cosine_time),
     "linear": (linear_logsnr, linear_time),
+    "cosine_1000": (cosine_1000_logsnr, cosine_1000_time),
   }
   if name in table:
     return table[name][inverse]
   match = _SHIFTED.fullmatch(name)
   if match is None:
     raise errors.BadInput(
-      f"schedule {name!r} is unknown; use cosine, linear or "
-      "shifted_cosine_N with N the resolution, as shifted_cosine_256."
+      f"schedule {name!r} is unknown; use cosine, linear,"
+      " cosine_1000 or shifted_cosine_N with N the resolution, as"
+      " shifted_cosine_256."
     )
   return _shifted(int(match[1]), inverse=inverse)
 
 
 def by_name(name: str) -> Schedule:
-  """The schedule t -> logsnr: cosine, linear, shifted_cosine_256, ..."""
+  """The schedule t -> logsnr: cosine, linear, cosine_1000, ..."""
   return _named(name, inverse=False)
 
 

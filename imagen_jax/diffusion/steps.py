@@ -110,6 +110,15 @@ def table(
   )
 
 
+def log_std_range(logsnr: Float[Array, "n"]) -> Float[Array, "m"]:
+  """log(std at gamma = 1 / std at gamma = 0) of the n - 1 ancestral steps.
+
+  0 for the last, which has no noise.
+  """
+  log_sigma = 0.5 * schedules.log_alpha_squared(-logsnr)
+  return (log_sigma[:-1] - log_sigma[1:]).at[-1].set(0.0)
+
+
 def apply(
   scale: Coefficients,
   z_t: Image,

@@ -58,9 +58,28 @@ def embed(
 
   Warns of words that were cut, and of unknown ones.
   """
+  if encoder.padding == "states":
+    return _embed_whole(encoder, params, captions, chunk_size)
   found = embed_rows(encoder, params, captions, chunk_size=chunk_size)
   tokenizers.warn(captions, found.tokens, max_length=encoder.max_length)
   return embedded.pad_rows(found.rows, encoder.max_length, encoder.width)
+
+
+def _embed_whole(
+  encoder: encoders.TextEncoder,
+  params: arrays.Params,
+  captions: Sequence[str],
+  chunk_size: int,
+) -> embedded.Embedded:
+  """All at the encoder's length: what padding becomes depends on its place."""
+  tokens = encoders.tokenize(encoder, captions)
+  parts = []
+  for begin in range(0, len(captions), chunk_size):
+    chunk = [x[begin : begin + chunk_size] for x in tokens]
+    fill = ((0, chunk_size - len(chunk[0])), (0, 0))
+    states = _encode_chunk(encoder, params, *(np.pad(x, fill) for x in chunk))
+    parts.append(np.asarray(states)[: len(chunk[0])])
+  return embedded.Embedded(np.concatenate(parts), tokens.mask)
 
 
 def embed_rows(

@@ -5,10 +5,12 @@
 An encoder is a frozen record of network, tokenizer and sizes; its parameters
 are a tree beside it. `encode` is the pure function; `text/embedding.py` has
 what is convenient on captions. Padding is zeroed, so an embedding depends on
-its caption alone.
+its caption alone; or it keeps the encoder's states there, of which DeepFloyd
+IF's networks make use (`padding` "states").
 
   name       minilm (all-MiniLM-L6-v2, d = 384): small enough to install with
-             pip; a stand-in for the paper's T5-XXL (Section 2.1)
+             pip; a stand-in for the paper's T5-XXL (Section 2.1); minilm@2 has
+             its first two layers alone, minilm@0 words and places
   folder     a T5, CLIP or BERT as Hugging Face lays them out
   T5X        a checkpoint_1000000 of google-research/t5x, local or gs://
 """
@@ -16,15 +18,16 @@ its caption alone.
 import dataclasses
 import os
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from jaxtyping import Array, Bool, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from imagen_jax.core import arrays, errors
+from imagen_jax.models import text_variants
 from imagen_jax.text import (
   cleaning,
   embedded,
@@ -46,6 +49,7 @@ _LENGTHS = {
 
 Precision = Literal["float32", "bfloat16", "int8"]
 PRECISIONS = ("float32", "bfloat16", "int8")
+Padding = Literal["zero", "states"]
 
 
 # eq=False: compared and hashed by identity, so that jit can hold it static.
@@ -60,6 +64,7 @@ class TextEncoder:
   width: int  # d
   fingerprint: str  # of the weights, and of their precision if not float32
   clean: str = "none"  # how captions are cleaned first; see text/cleaning
+  padding: Padding = "zero"  # what stands on padded tokens
 
 
 class Preview(NamedTuple):
@@ -80,6 +85,7 @@ def load(
   clean: str = "none",
   precision: Precision = "float32",
   penultimate: bool = False,
+  padding: Padding = "zero",
   sharding: placement.Sharding | None = None,
 ) -> tuple[TextEncoder, arrays.Params]:
   """An encoder by name, or from a folder or T5X checkpoint, and its weights.
@@ -90,6 +96,10 @@ def load(
   """
   name = os.fspath(name_or_folder)
   dtypes = _dtypes(precision)
+  if padding not in get_args(Padding):
+    raise errors.BadInput(
+      f"unknown padding {padding!r}; use {', '.join(get_args(Padding))}."
+    )
   seen = preview(name, max_length, tokenizer=tokenizer, clean=clean)
   family = seen.source.config["model_type"]
   if penultimate and not family.startswith("clip"):
@@ -110,6 +120,7 @@ def load(
     width=seen.width,
     fingerprint="-".join(tags),
     clean=clean,
+    padding=padding,
   )
   return encoder, found.params
 
@@ -124,16 +135,9 @@ def preview(
   """What `load` would load, with all checks that need no weights."""
   name = os.fspath(name_or_folder)
   cleaning.cleaner(clean)
-  beside: str | None = name
-  if "/" not in name and not os.path.isdir(name):
-    beside = packages.find(name)
-    source = from_hf.read(beside)
-    if max_length is None:
-      max_length = packages.PACKAGES[name].max_length
-  elif name.startswith("gs://") or os.path.isfile(f"{name}/checkpoint"):
-    beside, source = None, from_t5x.read(name)
-  else:
-    source = from_hf.read(name)
+  source, beside = _open(name)
+  if name in packages.PACKAGES and max_length is None:
+    max_length = packages.PACKAGES[name].max_length
   module = from_hf.module(source)
   words = _tokenizer(tokenizer or beside, module, name)
   limit = getattr(module, "max_position_embeddings", 1 << 16)
@@ -145,6 +149,49 @@ def preview(
       f" that encoder {name} can read; choose one in that range."
     )
   return Preview(short_name(name), words, length, _width(module), source)
+
+
+def network(name: str, *, precision: Precision = "float32") -> nn.Module:
+  """The module of an encoder, whose weights need not be there.
+
+  `name` is that of a size in models/text_variants, as t5_v1_1_xxl, or what
+  `load` takes.
+  """
+  dtypes = _dtypes(precision)
+  if name in text_variants.VARIANTS or not _is_here(name):
+    module = text_variants.make(name, dtype=dtypes["dtype"])
+  else:
+    module = from_hf.module(_open(name)[0], dtype=dtypes["dtype"])
+  if dtypes["weights"] == "float":
+    return module
+  if not hasattr(module, "weights"):
+    raise errors.BadInput(
+      f"encoder {name} has no int8 weights, T5 alone has; use bfloat16."
+    )
+  return module.clone(weights="int8")
+
+
+def _is_here(name: str) -> bool:
+  plain = name.partition("@")[0]
+  return "/" in name or os.path.isdir(name) or plain in packages.PACKAGES
+
+
+def _open(name: str) -> tuple[from_hf.Source, str | None]:
+  """Names and shapes of weights, and what a tokenizer may lie beside."""
+  if "/" not in name and not os.path.isdir(name):
+    plain, at, layers = name.partition("@")
+    beside = packages.find(plain)
+    source = from_hf.read(beside)
+    if not at:
+      return source, beside
+    if not layers.isdecimal():
+      raise errors.BadInput(
+        f"encoder {name!r} is not NAME@LAYERS, as minilm@2 is."
+      )
+    return from_hf.first_layers(source, int(layers)), beside
+  if name.startswith("gs://") or os.path.isfile(f"{name}/checkpoint"):
+    return from_t5x.read(name), None
+  return from_hf.read(name), name
 
 
 def _tokenizer(
@@ -212,8 +259,23 @@ def encode(
   ids: Int[Array, "b l"] | Int[np.ndarray, "b l"],
   mask: Bool[Array, "b l"] | Bool[np.ndarray, "b l"],
 ) -> embedded.Embedded:
-  """Pure: token states in float32, zero on padding, and the mask."""
+  """Pure: token states in float32, and the mask; padding as the encoder's."""
   ids, mask = jnp.asarray(ids), jnp.asarray(mask)
-  states = encoder.module.apply({"params": params}, ids, mask)
-  states = states.astype(jnp.promote_types(states.dtype, jnp.float32))
-  return embedded.Embedded(jnp.where(mask[:, :, None], states, 0.0), mask)
+  x = states(encoder.module, params, ids, mask, padding=encoder.padding)
+  return embedded.Embedded(x, mask)
+
+
+def states(
+  module: nn.Module,
+  params: arrays.Params,
+  ids: Int[Array, "b l"],
+  mask: Bool[Array, "b l"],
+  *,
+  padding: Padding = "zero",
+) -> Float[Array, "b l d"]:
+  """What `encode` computes, of the network alone."""
+  x = module.apply({"params": params}, ids, mask)
+  x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+  if padding == "states":
+    return x
+  return jnp.where(mask[:, :, None], x, 0.0)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from imagen_jax.cascade import pipeline
+from imagen_jax.cascade import pipeline, runner
 from imagen_jax.core import errors
 from tests import tiny_cascade
 
@@ -107,11 +107,11 @@ def test_the_second_stage_sees_the_first(tiny, text, keys, whole):
 
 
 def test_nothing_compiles_twice(tiny, text, keys, whole):
-  before = pipeline._advance._cache_size()
+  before = runner.advance._cache_size()
   run(tiny, text, keys, batch_size=2, rows=slice(0, 3))
   equal = dataclasses.replace(tiny[0], settings=tuple(tiny[0].settings))
   run((equal, tiny[1]), text, keys, batch_size=2, rows=slice(1, 3))
-  assert pipeline._advance._cache_size() == before
+  assert runner.advance._cache_size() == before
 
 
 def test_progress_is_told_of_every_stage(tiny, text, keys):
@@ -131,7 +131,7 @@ def test_progress_is_told_of_every_stage(tiny, text, keys):
 
 @pytest.mark.parametrize("steps", [1, 3, 4, 7, 50, 64, 1000])
 def test_calls_are_alike(steps: int):
-  size = pipeline.steps_a_call(steps)
+  size = runner.steps_a_call(steps)
   assert steps % size == 0 and 1 <= size <= 4
   assert size == 4 or steps % 4
 

@@ -128,6 +128,23 @@ def test_an_image_is_the_same_alone_and_among_others(made, weights, tmp_path):
   assert np.abs(first.astype(int) - second.astype(int)).max() > 10
 
 
+@pytest.mark.nightly  # tests/cascade/layout_test.py has it in small
+def test_an_image_is_the_same_on_a_mesh(made, weights, tmp_path):
+  sample.run([
+    f"--weights={weights}", OWL, "--num_samples=2", "--seed=5",
+    f"--out={tmp_path}", "--batch_size=2", "--mesh=data=1,spatial=8",
+  ])  # fmt: skip
+  for index in range(2):
+    cut, chunks, path = read(tmp_path, OWL, index)
+    whole, _, other = read(made, OWL, index)
+    assert path.name == other.name
+    np.testing.assert_allclose(
+      cut.astype(int), whole.astype(int), atol=1, rtol=0
+    )
+    versions = json.loads(chunks["versions"])
+    assert versions["mesh"].startswith("spatial 8: 8 x ")
+
+
 def test_images_depend_on_prompt_and_seed(made, weights):
   cascade, params = ij.load_cascade(weights)
   other = ij.sample(

@@ -1,6 +1,7 @@
 """Properties of the core: shapes, keys, trees, pixels and files."""
 
 import json
+import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -154,3 +155,21 @@ def test_a_torn_line_costs_itself_alone(tmp_path):
   files.append_jsonl(path, {"c": "ü"})
   files.append_jsonl(path, {"d": 4})
   assert list(files.read_jsonl(path)) == [{"a": 1}, {"c": "ü"}, {"d": 4}]
+
+
+@pytest.mark.parametrize("case", range(3))
+def test_corners_stay_where_torch_keeps_them(case):
+  """golden: torch 2.13.0, bilinear, align_corners=True, times 4."""
+  path = pathlib.Path(__file__).parents[1] / "golden/deepfloyd/steps.npz"
+  with np.load(path) as golden:
+    x = golden[f"resize_{case}_x"].transpose(0, 2, 3, 1)
+    expected = golden[f"resize_{case}_bilinear_align_corners"]
+  expected = expected.transpose(0, 2, 3, 1)
+  size = expected.shape[1:3]
+  got = images.upsample_corners(jnp.asarray(x), size)
+  np.testing.assert_allclose(got, expected, rtol=0, atol=2e-6)
+  other = images.upsample_bilinear(jnp.asarray(x), size)
+  assert np.abs(other - expected).max() > 0.1
+  np.testing.assert_array_equal(
+    images.upsample_corners(jnp.asarray(x), x.shape[1:3]), x
+  )

@@ -57,6 +57,7 @@ def test_equal_settings_are_one_key_and_one_class():
     ({"threshold": "clip"}, "use one of none, static, dynamic"),
     ({"percentile": 0.0}, r"percentile is 0.0; it must be in \(0, 100\]"),
     ({"percentile": 100.5, "threshold": "none"}, "percentile is 100.5"),
+    ({"threshold_cap": 0.9}, "threshold_cap is 0.9; it must be at least 1"),
     ({"gamma": 1.5}, r"gamma is 1.5; it must be in \[0, 1\]"),
     ({"aug_level": -0.1}, r"aug_level is -0.1; it must be in \[0, 1\]"),
     ({"guidance_weight": float("inf")}, "guidance_weight is inf"),

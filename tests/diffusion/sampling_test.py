@@ -334,7 +334,7 @@ def gaussian_moments(
   settings: sampling.SamplerSettings, mean: float, std: float
 ) -> tuple[float, float]:
   """The mean and std that the steps give, followed in float64."""
-  _, logsnr, _, rows = sampling.plan(settings, schedules.cosine_logsnr)
+  _, logsnr, *_, rows = sampling.plan(settings, schedules.cosine_logsnr)
   alpha, sigma = 1.0 / np.sqrt(1.0 + np.exp([-logsnr, logsnr]))
   gain = alpha * std**2 / (alpha**2 * std**2 + sigma**2)
   # (z, x0_prev) is a linear map of the noises and 1, one column for each.

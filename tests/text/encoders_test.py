@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from imagen_jax.core import errors, files
+from imagen_jax.core import errors, files, tree
 from imagen_jax.text import embedding, encoders, packages
 
 CAPTIONS = ["a red apple", "a blue car", "", "crabs on a red car!", "🦀 苹果"]
@@ -243,3 +243,18 @@ def test_loading_imports_neither_torch_nor_the_package():
     check=True,
   )
   assert done.stdout.strip() == "set()"
+
+
+@needs_minilm
+def test_a_cut_encoder_is_the_whole_ones_first_layers():
+  whole, params = encoders.load("minilm", 8)
+  for layers in (0, 2):
+    cut, own = encoders.load(f"minilm@{layers}", 8)
+    left = {f"layer_{k}" for k in range(layers)} | {"embeddings"}
+    assert own.keys() == left and own.keys() < params.keys()
+    for name in left:
+      assert not tree.diff(own[name], params[name])
+    assert cut.width == whole.width and cut.fingerprint != whole.fingerprint
+  for wrong in ("minilm@7", "minilm@x", "minilm@"):
+    with pytest.raises(errors.BadInput, match="layers|LAYERS"):
+      encoders.load(wrong, 8)
