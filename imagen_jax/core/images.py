@@ -59,6 +59,8 @@ def upsample_corners(
   """
   wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
   for axis, length in zip((1, 2), size, strict=True):
+    if length == x.shape[axis]:
+      continue
     last = x.shape[axis] - 1
     position = np.linspace(0.0, last, length)
     low = np.minimum(np.floor(position).astype(int), max(last - 1, 0))

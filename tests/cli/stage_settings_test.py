@@ -93,7 +93,8 @@ def test_a_config_may_name_stage_files(weights):
 
 def test_configs_of_other_things_are_refused(weights):
   with pytest.raises(errors.BadInput, match="samplers.nothing is of no stage"):
-    api.describe({"weights": str(weights), "samplers": {"nothing": {}}})
+    samplers = {"nothing": {"steps": 3}}
+    api.describe({"weights": str(weights), "samplers": samplers})
   with pytest.raises(errors.BadInput, match="seed is no field of a cascade's"):
     api.describe({"seed": 0})
   with pytest.raises(errors.BadInput, match=r"sampler\.stps is not a field"):
