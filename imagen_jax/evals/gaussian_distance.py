@@ -58,6 +58,45 @@ def interval(
   )
 
 
+def ratio(
+  features_a: Float[np.ndarray, "n d"],
+  features_b: Float[np.ndarray, "k d"],
+  reference: Float[np.ndarray, "m d"],
+  *,
+  draws: int = 100,
+  seed: int = 0,
+) -> bootstrap.Interval:
+  """MMD^2 of a to the reference over that of b, with its 95 % interval.
+
+  Row i of a and of b are of one prompt: a draw takes the same rows of both, and
+  one draw of the reference, so that what they share cancels. It says little
+  where b is as near to the reference as the interval of its distance is wide.
+  """
+  if len(features_a) != len(features_b):
+    raise errors.BadInput(
+      f"{len(features_a)} and {len(features_b)} images to compare in pairs;"
+      " give as many of both, row by row of the same prompts."
+    )
+  parts = []
+  for rows in (features_a, features_b):
+    feature_checks.check_pair(rows, reference, 2, "MMD")
+    parts.append(_kernels(np.float64(rows), np.float64(reference)))
+  chance = np.random.default_rng(seed)
+  n, m = len(features_a), len(reference)
+  values = []
+  for draw in range(draws + 1):  # the first takes each row once
+    rows, real = (
+      _counts(size, chance) if draw else np.ones(size) for size in (n, m)
+    )
+    one, other = (
+      _pairs(own, rows) + _pairs(own_b, real) - 2 * rows @ both @ real / n / m
+      for own, own_b, both in parts
+    )
+    values.append(one / other)
+  half = bootstrap.SIGMAS * float(np.std(values[1:], ddof=1))
+  return bootstrap.Interval(values[0], values[0] - half, values[0] + half)
+
+
 def _kernels(
   a: Float[np.ndarray, "n d"], b: Float[np.ndarray, "m d"]
 ) -> tuple[

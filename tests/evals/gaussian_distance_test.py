@@ -60,6 +60,20 @@ def test_sets_of_two_have_an_interval():
   assert np.isfinite(gaussian_distance.interval(A[:2], B[:2])).all()
 
 
+def test_a_ratio_is_of_pairs():
+  near, far = A + 0.5, A + 0.7
+  found = gaussian_distance.ratio(far, near, B)
+  one, other = (gaussian_distance.interval(x, B) for x in (far, near))
+  np.testing.assert_allclose(found.value, one.value / other.value, rtol=1e-9)
+  same = gaussian_distance.ratio(near, near, B)
+  assert same == (1.0, 1.0, 1.0)
+  # Nearer than if each had been drawn alone.
+  alone = (one.high - one.low) / other.value
+  assert found.low > 1 and found.high - found.low < alone
+  with pytest.raises(errors.BadInput, match="row by row"):
+    gaussian_distance.ratio(A, A[1:], B)
+
+
 def test_sets_that_have_no_distance_are_refused():
   with pytest.raises(errors.BadInput, match="the same"):
     gaussian_distance.interval(A, np.zeros((9, 8)))
