@@ -165,7 +165,9 @@ def test_equal_names_are_one_object():
 
 @pytest.mark.parametrize("name", ["Cosine", "shifted_cosine_", "sigmoid"])
 def test_unknown_name_lists_the_alternatives(name):
-  with pytest.raises(errors.BadInput, match="cosine, linear, cosine_1000 or shifted"):
+  with pytest.raises(
+    errors.BadInput, match="cosine, linear, cosine_1000 or shifted"
+  ):
     schedules.by_name(name)
 
 
