@@ -21,6 +21,7 @@ class Verb(NamedTuple):
 
 VERBS = {
   "fid": Verb("evaluate_fid", "FID, KID and more of images against images"),
+  "coco": Verb("evaluate_coco", "zero-shot FID-30K on COCO, all of it"),
   "clip": Verb("evaluate_clip", "images against their captions"),
   "sweep": Verb("evaluate_sweep", "plots over a grid of sampler settings"),
   "drawbench": Verb("evaluate_drawbench", "images of a list of prompts"),

@@ -5,13 +5,10 @@ import dataclasses
 import time
 from collections.abc import Sequence
 
-import jax
 import tqdm
-from etils import epath
 
 from imagen_jax import api
-from imagen_jax.cascade import pipeline
-from imagen_jax.cli import arguments, pictures, stage_settings
+from imagen_jax.cli import arguments, draw_prompts, pictures, stage_settings
 from imagen_jax.core import errors, files
 from imagen_jax.evals import gallery, image_set
 from imagen_jax.evals import prompts as prompts_lib
@@ -68,7 +65,13 @@ def main(argv: Sequence[str]) -> None:
   missing = list(
     dict.fromkeys(e.prompt for e in entries if e.file not in there)
   )
-  _draw(args, cascade, params, request, missing, group, out)
+  with tqdm.tqdm(
+    total=len(missing) * n, unit="image", disable=not missing
+  ) as bar:
+    draw_prompts.draw(
+      cascade, params, request, missing, out,
+      indices=range(n), group=group, bar=bar,
+    )  # fmt: skip
   made = dataclasses.asdict(request) | {"versions": pictures.versions()}
   image_set.write(out, entries, made)
   gallery.write(image_set.read(out), f"Images of {args.prompts}")
@@ -132,44 +135,3 @@ def _prompts(args: argparse.Namespace) -> list[prompts_lib.Prompt]:
         f" {', '.join(known) or 'no categories'}."
       )
   return found[: args.limit]
-
-
-def _draw(
-  args: argparse.Namespace,
-  cascade: pipeline.Cascade,
-  params: pipeline.CascadeParams,
-  request: pictures.Request,
-  prompts: Sequence[str],
-  group: int,
-  out: epath.Path,
-) -> None:
-  """Writes the images of some prompts, a group of prompts at a time."""
-  n, last = args.num_samples, cascade.stages[-1].name
-  with tqdm.tqdm(
-    total=len(prompts) * n, unit="image", disable=not prompts
-  ) as bar:
-
-    def progress(stage: str, done: int, total: int) -> None:
-      bar.set_postfix_str(f"{stage} {done}/{total}", refresh=True)
-
-    for start in range(0, len(prompts), group):
-      some = list(prompts[start : start + group])
-      parts = api.images(
-        cascade,
-        params,
-        some + some[-1:] * (group - len(some)),  # of one shape: compiled once
-        jax.random.key(args.seed),
-        indices=range(n),
-        batch_size=request.batch_size,
-        progress=progress,
-      )
-      for part in parts:
-        if cascade.stages[part.stage].name != last:
-          continue
-        for j, image in enumerate(part.images, part.start):
-          row, index = divmod(j, n)
-          if row < len(some):
-            name = pictures.file_name(request, some[row], index)
-            chunks = pictures.metadata(request, some[row], index, last)
-            pictures.write(out, image, name, chunks)
-            bar.update()
