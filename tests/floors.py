@@ -271,6 +271,7 @@ FLOORS = {
   "cli/evaluate_rate": (10, 3),
   "cli/emoji_sweep": (10, 2),
   "cli/evaluate_sweep": (10, 3),
+  "cli/ablate_report": (10, 3),
   "cli/evaluate_ablate": (10, 4),
   "cli/evaluate": (10, 6),
   "cli/embed": (10, 3),

@@ -18,9 +18,15 @@ from jaxtyping import Float
 
 from imagen_jax import api, build, build_training
 from imagen_jax.cascade import folder
-from imagen_jax.cli import arguments, config, emoji_sweep, export
-from imagen_jax.core import files
-from imagen_jax.evals import emoji_measure, findings, plots, sweep_page, sweeps
+from imagen_jax.cli import (
+  ablate_report,
+  arguments,
+  config,
+  emoji_sweep,
+  export,
+)
+from imagen_jax.core import errors, files
+from imagen_jax.evals import emoji_measure, sweeps
 from imagen_jax.train import checkpoints, record
 
 _NEEDS_NO_TRAINING = ("guidance", "thresholding", "aug_level")
@@ -56,6 +62,7 @@ _EXAMPLES = (
   "imagen evaluate ablate --out=ablations",
   "imagen evaluate ablate --only=thresholding --out=ablations",
   "imagen evaluate ablate --only=conditioning --prompts=32 --out=ablations",
+  "imagen evaluate ablate --updates=60 --prompts=24 --out=quick",
   "imagen evaluate ablate --only=aug_level --weights=runs/demo --out=ablations",
 )
 
@@ -96,6 +103,11 @@ def _parser() -> arguments.Parser:
     help="held-out pairs of the emoji set; default: what the config says",
   )  # fmt: skip
   add(
+    "--updates", type=int, metavar="N",
+    help="of each arm that is trained, at demo scale; default: what the config"
+    " says, 300 or 400",
+  )  # fmt: skip
+  add(
     "--batch_size", type=int, default=32, metavar="N",
     help="images drawn at a time; memory and speed only (default 32)",
   )  # fmt: skip
@@ -112,11 +124,28 @@ def _plan(name: str, args: argparse.Namespace) -> _Plan:
     cfg.prompts = args.prompts
   if args.weights is not None:
     cfg.weights = args.weights
+  if args.updates is not None:
+    _shorten(cfg, args)
   arms = {"arm": tuple(cfg.arms)} if cfg.arms else {}
   for arm in cfg.arms.values():
     build.stage(arm.stage)
   axes = {name: tuple(values) for name, values in _in_order(cfg).items()}
   return _Plan(name, cfg, sweeps.grid(arms | axes))
+
+
+def _shorten(cfg: ml_collections.ConfigDict, args: argparse.Namespace) -> None:
+  """Arms of so many updates; what is measured on the way, evenly spaced."""
+  parts = len(cfg.axes.get("updates", (0,)))
+  if args.size == _PAPER or args.updates < parts:
+    raise errors.BadInput(
+      f"--updates={args.updates}; it is of arms at demo scale, {parts} or more."
+    )
+  step = args.updates // parts
+  if "updates" in cfg.axes:
+    cfg.axes.updates = tuple(step * (i + 1) for i in range(parts))
+  for arm in cfg.arms.values():
+    keep = {"keep_every": step} if arm.train.get("keep_every") else {}
+    arm.train.update({"steps": step * parts, "checkpoint_every": step} | keep)
 
 
 def _in_order(cfg: ml_collections.ConfigDict) -> dict:
@@ -148,7 +177,7 @@ def _run(plan: _Plan, out: epath.Path, args: argparse.Namespace) -> None:
   rows = sweeps.run(
     plan.points, measure, out, identity=identity, progress=progress
   )
-  _report(plan, rows, identity, out)
+  ablate_report.write(cfg, plan.points, rows, identity, out)
 
 
 def _identity(
@@ -235,58 +264,3 @@ def _small_images(
       emoji_sweep.load(description, asked), batch_size=args.batch_size
     )
   return emoji_measure.real_images(asked.objects, asked.pairs, 32)
-
-
-def _report(
-  plan: _Plan, rows: list[sweeps.Row], identity: dict, out: epath.Path
-) -> None:
-  for row in rows:
-    print(f"  {emoji_sweep.told(row)}")
-  *lines, label = plan.points[0]
-  title = f"{plan.config.title} (as Fig. {plan.config.figure})"
-  if label == "updates":
-    drawn = {
-      arm: _over_seconds(rows, arm, out / arm) for arm in plan.config.arms
-    }
-    plots.curves(
-      drawn,
-      out / "plot.png",
-      y=emoji_sweep.Y,
-      x_label="seconds of training, compilation left out",
-      title=title,
-    )
-    axes = [emoji_sweep.Y]
-  else:
-    plots.pareto(
-      rows,
-      out / "plot.png",
-      x=emoji_sweep.X,
-      y=emoji_sweep.Y,
-      lines=lines,
-      label=label,
-      title=title,
-    )
-    axes = [emoji_sweep.X, emoji_sweep.Y]
-  said = findings.sentence(rows, lines[0] if lines else label, axes)
-  files.atomic_write(out / "finding.txt", f"{said}\n".encode())
-  sweep_page.write(
-    rows,
-    out / sweep_page.NAME,
-    title=title,
-    plot=out / "plot.png",
-    notes=[said],
-    settings=identity,
-  )
-  print(f"  finding: {said}\n  report: {out / sweep_page.NAME}", flush=True)
-
-
-def _over_seconds(
-  rows: list[sweeps.Row], arm: str, workdir: epath.Path
-) -> tuple[list[float], list[sweeps.Scores]]:
-  """Seconds of training at each point of an arm, by its metrics."""
-  own = [row for row in rows if row.point["arm"] == arm]
-  logged = list(files.read_jsonl(workdir / "metrics.jsonl"))
-  step = float(np.median([row["step_time_s"] for row in logged]))
-  return [row.point["updates"] * step for row in own], [
-    row.scores for row in own
-  ]

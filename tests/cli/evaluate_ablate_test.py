@@ -28,6 +28,9 @@ def calls(monkeypatch):
     return at
 
   def trained(arm, workdir, updates):
+    every = arm.train.checkpoint_every
+    assert (updates or 0) % every == arm.train.steps % every == 0
+    assert arm.train.keep_every in (0, every)
     workdir.mkdir(parents=True, exist_ok=True)
     times = {"step": 1, "step_time_s": 0.5}
     (workdir / "metrics.jsonl").write_text(json.dumps(times) + "\n")
@@ -42,8 +45,10 @@ def calls(monkeypatch):
   return made
 
 
-def run(name, out):
-  evaluate.run(["ablate", f"--only={name}", "--prompts=4", f"--out={out}"])
+def run(name, out, *more):
+  evaluate.run(
+    ["ablate", f"--only={name}", "--prompts=4", f"--out={out}", *more]
+  )
   return (out / name / "finding.txt").read_text()
 
 
@@ -64,6 +69,16 @@ def test_arms_are_measured_one_network_at_a_time(calls, tmp_path):
   names = [f"{a}-{u}" for a in ("efficient", "unet") for u in (100, 200, 300)]
   assert sorted(call[0] for call in calls) == names
   assert all(call[3] for call in calls)  # given small images
+
+
+def test_arms_may_be_shorter(calls, tmp_path):
+  pytest.importorskip("matplotlib")
+  run("efficient_unet", tmp_path, "--updates=61")
+  assert {call[0].partition("-")[2] for call in calls} == {"20", "40", "60"}
+  run("guidance", tmp_path, "--updates=5")  # has no arms
+  for wrong in (["--updates=2"], ["--size=paper", "--updates=9"]):
+    with pytest.raises(errors.BadInput, match="of arms at demo scale"):
+      run("efficient_unet", tmp_path, *wrong)
 
 
 def test_a_stage_that_enlarges_is_measured_alone(tmp_path, monkeypatch):
