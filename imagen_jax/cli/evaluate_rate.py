@@ -113,6 +113,7 @@ def _serve(args: argparse.Namespace) -> rating_store.Store:
     category=args.category,
     limit=args.limit,
   )
+  image_set.check_other_images(*sets)
   out = files.check_writable(args.out)
   store = rating_store.create(out / rating_store.FILE, plan, raters=args.raters)
   try:

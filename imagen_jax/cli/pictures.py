@@ -24,7 +24,7 @@ from imagen_jax import version
 from imagen_jax.cascade import folder, pipeline
 from imagen_jax.core import contact_sheet, images
 
-SHEET = "contact_sheet.png"
+SHEET = contact_sheet.NAME
 _PACKAGES = ("jax", "jaxlib", "flax", "numpy")
 _SLUG_LENGTH = 40
 # A sheet is for the eye: so many rows, images in a row, and pixels a side.

@@ -19,6 +19,8 @@ from jaxtyping import UInt8
 
 from imagen_jax.core import errors
 
+# As files of it are called, which lie beside images and are none of them.
+NAME = "contact_sheet.png"
 _INK, _PAPER = (40, 40, 40), (255, 255, 255)
 _MAX_LINES = 3  # of a caption
 _MIN_WIDTH = 192  # pixels, so that a caption has room above small images

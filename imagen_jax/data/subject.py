@@ -24,7 +24,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from imagen_jax.core import errors, files
+from imagen_jax.core import contact_sheet, errors, files
 from imagen_jax.data import batch as batch_lib
 from imagen_jax.data import (
   examples,
@@ -33,8 +33,6 @@ from imagen_jax.data import (
   image_view,
   rejects,
 )
-
-_SHEET = "contact_sheet.png"  # lies beside the images of `imagen sample`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +68,7 @@ def open_folder(
   kind: str, folder: files.PathLike, caption: str, weight: float
 ) -> FolderSource:
   """The images in and below a folder, at least one."""
-  names = tuple(n for n in image_folder.find(folder) if n != _SHEET)
+  names = tuple(n for n in image_folder.find(folder) if n != contact_sheet.NAME)
   if not names:
     raise errors.BadInput(
       f"{str(folder)!r} holds no images; give a folder with JPEG, PNG or WebP"

@@ -169,3 +169,18 @@ def check_same_prompts(a: ImageSet, b: ImageSet) -> None:
     f" as {text[:80]!r}, which is in {str(only.folder)!r} and not in"
     f" {str(other.folder)!r}; make both from one file of prompts."
   )
+
+
+def check_other_images(a: ImageSet, b: ImageSet) -> None:
+  """Raises BadInput where both sets are the same files."""
+  one, two = a.by_prompt(), b.by_prompt()
+  pairs = (
+    (a.folder / x.file, b.folder / y.file)
+    for text in one
+    for x, y in zip(one[text], two[text], strict=False)
+  )
+  if all(files.sha256_file(x) == files.sha256_file(y) for x, y in pairs):
+    raise errors.BadInput(
+      f"{str(a.folder)!r} and {str(b.folder)!r} hold the same images; give two"
+      " sets that were made by different weights, settings or seeds."
+    )

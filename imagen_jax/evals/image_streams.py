@@ -6,7 +6,8 @@
   open_stream("emoji:128")          the set that is shipped, at 128 pixels
 
 Images come as encoded files, in an order that is always the same. Files of a
-folder that are no images are passed over and counted. Captions are not read.
+folder that are no images are passed over and counted, and so is the contact
+sheet of `imagen sample`. Captions are not read.
 
 `emoji` is each of the 3,121 objects once, on one of the 12 colours that the
 hash of its name chooses.
@@ -24,7 +25,7 @@ import numpy as np
 import PIL.Image
 from jaxtyping import UInt8
 
-from imagen_jax.core import errors, images
+from imagen_jax.core import contact_sheet, errors, images
 from imagen_jax.data import (
   array_record_source,
   colours,
@@ -98,13 +99,19 @@ def _open(spec: str) -> Stream:
     return Stream(found.name, found.read, found.count)
   if (path / array_record_source.MANIFEST).is_file():
     return _set(path)
-  found = image_folder.find(path)
+  found = [name for name in image_folder.find(path) if not _is_sheet(name)]
   return Stream(
     path.absolute().name,
-    lambda: image_folder.read(path, {}),
+    lambda: (
+      item for item in image_folder.read(path, {}) if not _is_sheet(item.key)
+    ),
     len(found),
     _files(path) - len(found),
   )
+
+
+def _is_sheet(name: str) -> bool:
+  return pathlib.PurePosixPath(name).name == contact_sheet.NAME
 
 
 def _first(stream: Stream, count: int) -> Iterator[image_item.Item]:

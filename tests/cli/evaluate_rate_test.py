@@ -24,6 +24,7 @@ def sets(tmp_path_factory):
     (["--a=A"], "two sets are rated"),
     (["--a=A", "--b=none"], "is no folder"),
     (["--a=A", "--b=OTHER"], "different prompts"),
+    (["--a=A", "--b=A"], "hold the same images"),
     (["--a=A", "--b=B", "--raters=0"], "--raters=0"),
     (["--a=A", "--b=B", "--port=99999"], "--port=99999"),
     (["--a=A", "--b=B", "--port=BUSY"], "cannot listen"),

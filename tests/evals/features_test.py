@@ -117,14 +117,14 @@ def test_damaged_images_are_named_or_left_out(tmp_path):
 
 def test_a_folder_is_read_in_order_and_other_files_are_counted(tmp_path):
   (tmp_path / "b").mkdir()
-  for name in ("b/1.png", "c.jpg", "a.png"):
+  for name in ("b/1.png", "c.jpg", "a.png", "b/contact_sheet.png"):
     PIL.Image.new("RGB", (4, 4)).save(tmp_path / name)
   for name in ("notes.txt", "manifest.json.bak", ".hidden.png"):
     (tmp_path / name).write_bytes(b"x")
   stream = image_streams.open_stream(str(tmp_path))
   keys = [found.key for found in stream.read()]
   assert keys == ["a.png", "b/1.png", "c.jpg"]
-  assert (stream.count, stream.others) == (3, 2)
+  assert (stream.count, stream.others) == (3, 3)
   two = image_streams.open_stream(str(tmp_path), count=2)
   assert [found.key for found in two.read()] == keys[:2]
   with pytest.raises(errors.BadInput, match="holds 3 images, and 4 are asked"):
