@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import pathlib
 import time
 from collections.abc import Sequence
 
@@ -74,13 +75,19 @@ def main(argv: Sequence[str]) -> None:
     )  # fmt: skip
   made = dataclasses.asdict(request) | {"versions": pictures.versions()}
   image_set.write(out, entries, made)
-  gallery.write(image_set.read(out), f"Images of {args.prompts}")
+  gallery.write(image_set.read(out), _title(args.prompts))
   seconds = time.monotonic() - started
   print(
     f"{len(entries)} images of {len(prompts)} prompts,"
     f" {len(missing) * n} drawn in {seconds:.1f} s: {out}"
   )
   print(f"gallery: {out / gallery.PAGE}")
+
+
+def _title(prompts: str) -> str:
+  if prompts == prompts_lib.BUILT_IN:
+    return "Images of prompts in the paper's figures"
+  return f"Images of {pathlib.PurePath(prompts).name}"
 
 
 def _parser() -> arguments.Parser:

@@ -18,6 +18,8 @@ PAGE = "index.html"
 _STYLE = """<style>
 .images { display: grid; gap: .3rem; margin: .3rem 0 1.4rem;
   grid-template-columns: repeat(auto-fill, minmax(7rem, 1fr)); }
+@media (max-width: 30rem) {
+  .images { grid-template-columns: repeat(4, 1fr); } }
 .images img { display: block; width: 100%; background: #eee; }
 .prompt { margin: 0; font-weight: 600; overflow-wrap: anywhere; }
 </style>"""
@@ -44,7 +46,11 @@ def page(found: image_set.ImageSet, title: str) -> str:
     for prompt in some:
       parts.append(_row(prompt.text, groups[prompt.text], found.made))
   if found.made:
-    rows = [(name, _text(value)) for name, value in sorted(found.made.items())]
+    rows = [
+      (name, _text(value))
+      for name, value in sorted(found.made.items())
+      if value not in ("", {}, None)
+    ]
     parts += [
       html_report.heading("What made them"),
       html_report.table(("setting", "value"), rows),

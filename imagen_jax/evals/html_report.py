@@ -21,6 +21,7 @@ h1 { font-size: 1.5rem; } h2 { font-size: 1.2rem; margin-top: 2rem; }
 table { border-collapse: collapse; }
 th, td { text-align: left; padding: .3rem .8rem .3rem 0; vertical-align: top;
   border-bottom: 1px solid #ddd; overflow-wrap: anywhere; }
+th, td:first-child { overflow-wrap: normal; }
 td.number { text-align: right; font-variant-numeric: tabular-nums; }
 img { max-width: 100%; height: auto; image-rendering: auto; }
 figure { margin: 1rem 0; } figcaption { color: #555; font-size: .9rem; }

@@ -1,6 +1,7 @@
 """What a sweep or an ablation found, as one HTML page with its plot."""
 
 import io
+import json
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -33,10 +34,18 @@ def write(
     html_report.heading("Settings"),
     html_report.table(
       ("setting", "value"),
-      [(name, str(value)) for name, value in settings.items()],
+      [
+        (name, _text(value))
+        for name, value in settings.items()
+        if value not in ("", {}, None)
+      ],
     ),
   ]
   files.atomic_write(path, html_report.page(title, parts).encode())
+
+
+def _text(value: files.Json) -> str:
+  return value if isinstance(value, str) else json.dumps(value)
 
 
 def _cells(row: sweeps.Row) -> list[str]:
