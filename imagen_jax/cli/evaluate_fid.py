@@ -130,7 +130,9 @@ def _report(
   notes = set_measures.notes(fake, real)
   for name, stream in streams.items():
     if stream.others:
-      notes.append(f"{stream.others:,} files of the {name} set are no images.")
+      notes.append(
+        f"{stream.others:,} other files of the {name} set were passed over."
+      )
   sets = {"generated": _told(args.fake, fake), "real": _told(args.real, real)}
   settings = {
     **fake.identity,
@@ -149,7 +151,7 @@ def _report(
     },
   )
   pictures = [
-    html_report.picture(image_streams.sheet(stream), f"the first of {name}")
+    html_report.picture(image_streams.sheet(stream), f"the first {name} images")
     for name, stream in streams.items()
   ]
   page = _page(scores, sets, settings, notes, pictures)

@@ -173,7 +173,8 @@ def _report(
     plot=out / "sweep.png",
     notes=[
       findings.sentence(rows, name, [emoji_sweep.X, emoji_sweep.Y])
-      for name in axes
+      for name, values in axes.items()
+      if len(values) > 1
     ],
     settings=identity,
   )

@@ -13,6 +13,7 @@ import numpy as np
 import PIL.Image
 from jaxtyping import UInt8
 
+_LONG = 24  # letters of a word that may be broken: a digest, a path
 _STYLE = """\
 body { font: 16px/1.5 system-ui, sans-serif; margin: 0 auto; padding: 1rem;
   max-width: 60rem; color: #222; background: #fff; }
@@ -20,9 +21,12 @@ h1 { font-size: 1.5rem; } h2 { font-size: 1.2rem; margin-top: 2rem; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; }
 th, td { text-align: left; padding: .3rem .8rem .3rem 0; vertical-align: top;
-  border-bottom: 1px solid #ddd; overflow-wrap: anywhere; }
-th, td:first-child { overflow-wrap: normal; }
-td.number { text-align: right; font-variant-numeric: tabular-nums; }
+  border-bottom: 1px solid #ddd; }
+td.long { overflow-wrap: anywhere; min-width: 10rem; }
+td.number { text-align: right; white-space: nowrap;
+  font-variant-numeric: tabular-nums; }
+@media (max-width: 30rem) {
+  table { font-size: .85rem; } th, td { padding-right: .5rem; } }
 img { max-width: 100%; height: auto; image-rendering: auto; }
 figure { margin: 1rem 0; } figcaption { color: #555; font-size: .9rem; }
 """
@@ -73,5 +77,7 @@ def picture(pixels: UInt8[np.ndarray, "h w 3"], caption: str) -> str:
 
 def _cell(value: str | float) -> str:
   if isinstance(value, str):
-    return f"<td>{html.escape(value)}</td>"
+    long = any(len(word) > _LONG for word in value.split())
+    kind = ' class="long"' if long else ""
+    return f"<td{kind}>{html.escape(value)}</td>"
   return f'<td class="number">{value:.5g}</td>'

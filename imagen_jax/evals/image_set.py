@@ -72,6 +72,18 @@ def write(
   )
 
 
+def has_manifest(folder: files.PathLike) -> bool:
+  """Whether the folder has the manifest of a set of images, whole or not."""
+  path = pathlib.Path(folder, MANIFEST)
+  try:
+    if path.stat().st_size > _MAX_BYTES:
+      return False
+    value = files.parse_json(path.read_bytes())
+  except (OSError, ValueError):
+    return False
+  return isinstance(value, dict) and value.get("kind") == KIND
+
+
 def read(folder: files.PathLike) -> ImageSet:
   """The set in a folder; BadInput where there is none, or files are missing."""
   folder = pathlib.Path(folder)

@@ -1,6 +1,7 @@
 """Where images that are measured come from, by a short name.
 
   open_stream("samples")            a folder of PNG, JPEG, WebP, and those below
+  open_stream("sets/colours")       what the manifest of a set of images names
   open_stream("sets/pictures")      a set that `imagen data build` made
   open_stream("val/{000..9}.tar")   and all else of data/image_sources
   open_stream("emoji:128")          the set that is shipped, at 128 pixels
@@ -37,6 +38,7 @@ from imagen_jax.data import (
   image_sources,
   transforms,
 )
+from imagen_jax.evals import image_set
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,6 +99,8 @@ def _open(spec: str) -> Stream:
   if not path.is_dir():
     found = image_sources.open_images(spec)
     return Stream(found.name, found.read, found.count)
+  if image_set.has_manifest(path):
+    return _image_set(path)
   if (path / array_record_source.MANIFEST).is_file():
     return _set(path)
   found = [name for name in image_folder.find(path) if not _is_sheet(name)]
@@ -134,6 +138,19 @@ def _files(folder: pathlib.Path) -> int:
     folders[:] = [name for name in folders if not name.startswith(".")]
     count += sum(not name.startswith(".") for name in names)
   return count
+
+
+def _image_set(folder: pathlib.Path) -> Stream:
+  """Images that no manifest names are of other settings, and passed over."""
+  names = list(dict.fromkeys(e.file for e in image_set.read(folder).entries))
+
+  def read() -> Iterator[image_item.Item]:
+    for name in names:
+      yield image_item.Item(name, (folder / name).read_bytes())
+
+  return Stream(
+    folder.absolute().name, read, len(names), _files(folder) - len(names)
+  )
 
 
 def _set(folder: pathlib.Path) -> Stream:

@@ -58,7 +58,7 @@ def test_numbers_a_page_and_a_reference(folders, capsys):
   assert set(told["scores"]) == {"fid", "kid", "precision", "recall"}
   fid = told["scores"]["fid"]["value"]
   assert f"{fid:.5g}" in printed and "report:" in printed
-  assert "1 files of the generated set are no images" in printed
+  assert "1 other files of the generated set were passed" in printed
   assert told["sets"]["real"]["images"] == 12
   page = (folders / "out" / "fid.html").read_text()
   assert f"{fid:.5g}" in page and page.count("data:image/png") == 2

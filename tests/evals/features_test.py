@@ -9,7 +9,7 @@ import pytest
 
 from imagen_jax.core import errors
 from imagen_jax.data import image_item
-from imagen_jax.evals import features, image_streams
+from imagen_jax.evals import features, image_set, image_streams
 
 
 def tiny(calls=None, tag="a"):
@@ -137,6 +137,19 @@ def test_a_folder_is_read_in_order_and_other_files_are_counted(tmp_path):
     image_streams.open_stream(str(tmp_path / "empty"))
   with pytest.raises(errors.BadInput, match="nowhere"):
     image_streams.open_stream("nowhere")
+
+
+def test_of_a_set_with_a_manifest_what_it_names_is_read(tmp_path):
+  for name in ("a.png", "b.png", "old.png"):
+    PIL.Image.new("RGB", (4, 4)).save(tmp_path / name)
+  entries = [image_set.Entry(name, "a cat") for name in ("b.png", "a.png")]
+  image_set.write(tmp_path, entries, {})
+  stream = image_streams.open_stream(str(tmp_path))
+  assert [found.key for found in stream.read()] == ["b.png", "a.png"]
+  assert (stream.count, stream.others) == (2, 2)
+  (tmp_path / "a.png").unlink()
+  with pytest.raises(errors.BadInput, match="1 images of .* are not there"):
+    image_streams.open_stream(str(tmp_path))
 
 
 def test_the_shipped_set_is_a_stream():
