@@ -25,7 +25,7 @@ from imagen_jax.cascade import edits, folder, pipeline
 from imagen_jax.cascade import stage as stage_lib
 from imagen_jax.core import errors, tree
 from imagen_jax.core.arrays import Key, Params
-from imagen_jax.diffusion import sampling
+from imagen_jax.diffusion import sampler_settings, sampling
 from imagen_jax.text import embedded, embedding, encoders
 from imagen_jax.train import layout as layout_lib
 
@@ -58,11 +58,15 @@ def sample(
   batch_size: int = BATCH_SIZE,
   progress: pipeline.Progress | None = None,
   edit: edits.Edit = edits.NONE,
+  negative_prompt: str = "",
 ) -> Float[np.ndarray, "n h w 3"]:
   """`num_samples` images of each prompt in [-1, 1], prompt after prompt.
 
+  Guidance leads away from `negative_prompt`, or from no text if it is blank.
+
   Image i of a prompt depends on (weights, prompt, key, i, settings) alone, and
-  on the image in `edit`, if there is one.
+  on the image in `edit`, if there is one: on a CPU to the bit, elsewhere as
+  closely as programs of two batch sizes agree.
   """
   parts = images(
     cascade,
@@ -73,6 +77,7 @@ def sample(
     batch_size=batch_size,
     progress=progress,
     edit=edit,
+    negative_prompt=negative_prompt,
   )
   last = len(cascade.stages) - 1
   return np.concatenate([part.images for part in parts if part.stage == last])
@@ -88,6 +93,7 @@ def images(
   batch_size: int = BATCH_SIZE,
   progress: pipeline.Progress | None = None,
   edit: edits.Edit = edits.NONE,
+  negative_prompt: str = "",
 ) -> Iterator[pipeline.Chunk]:
   """Images number `indices` of each prompt, of every stage, as they are made.
 
@@ -100,6 +106,7 @@ def images(
       f"{len(prompts)} prompts and {n} images of each; give one at least."
     )
   text_emb, text_mask = embed(cascade, params, prompts)
+  params = against(cascade, params, negative_prompt)
   numbers = jnp.asarray(list(indices) * len(prompts), jnp.int32)
   try:
     yield from pipeline.chunks(
@@ -132,6 +139,34 @@ def check_params(
         f" ({len(rows)} differ, file | network): {'; '.join(rows[:3])}. Export"
         " the stage again with this version."
       )
+
+
+def against(
+  cascade: pipeline.Cascade,
+  params: pipeline.CascadeParams,
+  negative_prompt: str,
+) -> pipeline.CascadeParams:
+  """Parameters with which guidance leads away from a negative prompt.
+
+  A blank one changes nothing.
+  """
+  check_negative(negative_prompt, cascade.settings)
+  if not negative_prompt.strip():
+    return params
+  null = embed(cascade, params, [negative_prompt])
+  return {**params, "null_text": {k: v[0] for k, v in null._asdict().items()}}
+
+
+def check_negative(
+  negative_prompt: str, settings: Sequence[sampling.SamplerSettings]
+) -> None:
+  """Raises BadInput for a negative prompt where no stage is guided."""
+  guided = any(map(sampler_settings.is_guided, settings))
+  if negative_prompt.strip() and not guided:
+    raise errors.BadInput(
+      f"negative prompt {negative_prompt!r} needs guidance, and guidance_weight"
+      " is 1 in every stage; set one above 1."
+    )
 
 
 def embed(
@@ -218,7 +253,11 @@ def load(
       params[stage.name] = layout.put_params(loaded)
       logging.info("stage %s on %s", stage.name, layout.describe(loaded))
     stages.append(stage)
-  cascade = pipeline.Cascade(tuple(stages), settings, encoder, layout)
+  # On a CPU a batch is hardly faster, and one program has the same bits.
+  one = layout is None and jax.default_backend() == "cpu"
+  cascade = pipeline.Cascade(
+    tuple(stages), settings, encoder, layout, 1 if one else None
+  )
   pipeline.check(cascade)
   return cascade, params
 

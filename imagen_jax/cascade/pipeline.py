@@ -36,7 +36,8 @@ from imagen_jax.diffusion import sampling
 from imagen_jax.text import encoders
 
 # Parameters by stage name; those of the text encoder are under "encoder". Where
-# no text is not zeros, "null_text" has its text_emb [l d].
+# what guidance leads away from is not zeros, "null_text" has its text_emb [l d]
+# and, if that is not the prompt's, its text_mask [l].
 CascadeParams: TypeAlias = Mapping[str, Params]
 
 
@@ -48,6 +49,9 @@ class Cascade:
   settings: tuple[sampling.SamplerSettings, ...]
   encoder: encoders.TextEncoder
   layout: runner.Layout | None = None  # of `chunks`, on several devices
+  # Images a program of `chunks` draws, whatever is asked for: the same program
+  # has the same bits. None: up to batch_size, which is another program each.
+  images_a_program: int | None = None
 
 
 class Chunk(NamedTuple):
@@ -133,11 +137,13 @@ def sample(
 def chunk_size(cascade: Cascade, n: int, batch_size: int) -> int:
   """How many of n images are sampled at once.
 
-  As many as there are or `batch_size`, and then up to what can be cut evenly
-  over the devices of a layout.
+  As many as the cascade has fixed; or else as there are or `batch_size`, and
+  then up to what can be cut evenly over the devices of a layout.
   """
   if batch_size < 1:
     raise errors.BadInput(f"batch_size is {batch_size}; it must be at least 1.")
+  if cascade.images_a_program is not None:
+    return cascade.images_a_program
   parts = 1 if cascade.layout is None else cascade.layout.parts
   return -(-max(1, min(batch_size, n)) // parts) * parts
 
@@ -198,10 +204,11 @@ def _cond(
 ) -> Cond:
   """The text, and what there is without it."""
   cond = {"text_emb": text_emb, "text_mask": text_mask}
-  if "null_text" not in params:
-    return cond
-  null = jnp.asarray(params["null_text"]["text_emb"], text_emb.dtype)
-  return cond | {"null_text_emb": jnp.broadcast_to(null[None], text_emb.shape)}
+  for name, row in params.get("null_text", {}).items():
+    like = cond[name]
+    null = jnp.asarray(row, like.dtype)
+    cond[f"null_{name}"] = jnp.broadcast_to(null[None], like.shape)
+  return cond
 
 
 def _offset(

@@ -43,6 +43,7 @@ class Request:
   batch_size: int
   edit: dict = dataclasses.field(default_factory=dict)  # `edit_flags.Asked`
   mesh: str = ""  # of several devices, which may round otherwise
+  negative_prompt: str = ""
 
 
 def request(
@@ -53,6 +54,7 @@ def request(
   batch_size: int,
   edit: dict | None = None,
   mesh: str = "",
+  negative_prompt: str = "",
 ) -> Request:
   """The request that a loaded cascade answers."""
   encoder = cascade.encoder
@@ -75,6 +77,7 @@ def request(
     batch_size=batch_size,
     edit=edit or {},
     mesh=mesh,
+    negative_prompt=negative_prompt,
   )
 
 
@@ -86,7 +89,7 @@ def metadata(
   return edit | {
     "Software": f"imagen_jax {version.VERSION}",
     "prompt": prompt,
-    "negative_prompt": "",
+    "negative_prompt": request.negative_prompt,
     "seed": str(request.seed),
     "index": str(index),
     "stage": stage,
@@ -106,7 +109,8 @@ def file_name(
 ) -> str:
   """A safe name; `stage` marks an image that is not of the last one."""
   decides = [prompt, request.seed, request.settings, request.weights]
-  decides += [request.edit] if request.edit else []
+  # What came later counts where it is used: names of before stay.
+  decides += [each for each in (request.edit, request.negative_prompt) if each]
   digest = hashlib.sha256(_json(decides).encode()).hexdigest()[:8]
   end = f"-{stage}" if stage else ""
   return f"{slug(prompt)}-{digest}-{index:03d}{end}.png"

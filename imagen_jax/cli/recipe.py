@@ -79,6 +79,7 @@ def _parse(name: str, chunks: Mapping[str, str]) -> Recipe:
         config_hash=groups["config_hash"],
         encoder=groups["encoder"],
         batch_size=_number(chunks, "batch_size", 1, _MAX_BATCH),
+        negative_prompt=chunks.get("negative_prompt", ""),
       ),
       versions=groups["versions"],
     )

@@ -40,6 +40,7 @@ def run(argv: Sequence[str]) -> None:
     description,
     seed=made.request.seed,
     batch_size=made.request.batch_size,
+    negative_prompt=made.request.negative_prompt,
   )
   if rows := recipe.differences(made, request):
     raise errors.BadInput(
@@ -98,6 +99,7 @@ def _images(
 ) -> UInt8[np.ndarray, "n h w 3"]:
   """The image at every place of a batch such as it was made in."""
   size = made.request.batch_size
+  cascade = dataclasses.replace(cascade, images_a_program=size)
   bars = progress.Bars(cascade)
   parts = api.images(
     cascade,
@@ -107,6 +109,7 @@ def _images(
     indices=[made.index],
     batch_size=size,
     progress=bars,
+    negative_prompt=made.request.negative_prompt,
   )
   try:
     for part in parts:

@@ -46,6 +46,7 @@ _EXAMPLES = (
   "imagen sample --prompts_file=prompts.txt --weights=runs/demo --out=many",
   'imagen sample "a 3D render of a cake" --guidance_weight=5,1 --steps=64,16',
   'imagen sample --prompt="" --num_samples=8      # without text',
+  'imagen sample "a 3D render of a cake" --negative_prompt="a 3D render" ',
   'imagen sample --init_image=crab.png --strength=0.5 "a 3D render of a fox"',
   "imagen sample --init_image=crab.png --mask=mask.png --num_samples=4",
   "imagen sample --upscale=photo.jpg --aug_level=0.1",
@@ -67,7 +68,8 @@ def run(argv: Sequence[str]) -> None:
   prompts = _prompts(args)
   _check_numbers(args)
   description = stage_settings.apply(_describe(args, cfg), args)
-  api.check(description)
+  negative_prompt = prompts_lib.clean(args.negative_prompt)
+  api.check_negative(negative_prompt, api.check(description))
   stages = [api.make_stage(entry.info.stage) for entry in description.stages]
   asked = edit_flags.ask(args, stages)
   mesh = mesh_flag.parse(args.mesh)
@@ -82,6 +84,7 @@ def run(argv: Sequence[str]) -> None:
       cascade, len(prompts) * args.num_samples, args.batch_size
     ),
     mesh="" if mesh is None else mesh_lib.describe(mesh),
+    negative_prompt=negative_prompt,
   )
   rows = _sample(args, prompts, cascade, params, request, asked.edit, out)
   sheet = pictures.write_sheet(out, prompts, rows)
@@ -98,6 +101,10 @@ def _parser() -> arguments.Parser:
   add(
     "--prompt", action="append", default=[], metavar="TEXT", dest="more",
     help="a text, as often as you like; an empty one samples without text",
+  )  # fmt: skip
+  add(
+    "--negative_prompt", default="", metavar="TEXT",
+    help="what guidance leads away from, in place of no text",
   )  # fmt: skip
   add("--prompts_file", metavar="FILE", help="one prompt a line, UTF-8")
   add("--num_samples", type=int, default=1, metavar="N", help="images a prompt")
@@ -116,7 +123,8 @@ def _parser() -> arguments.Parser:
   stage_settings.add_flags(parser)
   add(
     "--batch_size", type=int, default=api.BATCH_SIZE, metavar="N",
-    help=f"images at a time; memory and speed only (default {api.BATCH_SIZE})",
+    help=f"images at a time, but on a CPU, where it is always one (default"
+    f" {api.BATCH_SIZE}); memory and speed only",
   )  # fmt: skip
   mesh_flag.add(parser)
   add("--save_all_stages", action="store_true", help="the small images as well")
@@ -212,6 +220,7 @@ def _sample(
     batch_size=args.batch_size,
     progress=bars,
     edit=edit,
+    negative_prompt=request.negative_prompt,
   )
   try:
     for part in parts:

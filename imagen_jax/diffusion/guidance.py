@@ -84,11 +84,14 @@ def null_text(cond: Cond) -> Cond:
   """`cond` without its text: all else is kept.
 
   The text is that of `null_text_emb` [b l d] where cond has it, as a negative
-  prompt or an encoder's states of "", and zeros under the same mask elsewhere.
+  prompt or an encoder's states of "", and zeros elsewhere; the mask is that of
+  `null_text_mask` [b l], or stays.
   """
-  if "null_text_emb" in cond:
-    return cond | {"text_emb": cond["null_text_emb"]}
-  return cond | {"text_emb": jnp.zeros_like(cond["text_emb"])}
+  zeros = jnp.zeros_like(cond["text_emb"])
+  return cond | {
+    "text_emb": cond.get("null_text_emb", zeros),
+    "text_mask": cond.get("null_text_mask", cond["text_mask"]),
+  }
 
 
 def drop_text(cond: Cond, drop: Bool[Array, "b"]) -> Cond:

@@ -90,6 +90,51 @@ def test_padding_of_the_text_is_not_read(tiny, text, keys, whole):
   )
 
 
+def test_guidance_of_zero_draws_the_negative_prompt(tiny, text, keys):
+  """Eq. 2 at w = 0 is the other branch, with its text and its mask."""
+  cascade, params = tiny
+
+  def weighted(weight: float) -> pipeline.Cascade:
+    return dataclasses.replace(
+      cascade,
+      settings=tuple(
+        dataclasses.replace(own, guidance_weight=weight)
+        for own in cascade.settings
+      ),
+    )
+
+  emb, mask = text
+  null = {"text_emb": emb[4], "text_mask": mask[4]}
+  away = run(
+    (weighted(0.0), params | {"null_text": null}), text, keys, batch_size=2
+  )
+  other = np.repeat(emb[4:], N, axis=0), np.repeat(mask[4:], N, axis=0)
+  only = run((weighted(1.0), params), other, keys, batch_size=2)
+  np.testing.assert_allclose(away, only, **CLOSE)
+  assert np.abs(away - run(tiny, text, keys, batch_size=2)).max() > FAR
+
+
+def test_a_fixed_program_has_the_same_bits_at_any_batch_size(tiny, text, keys):
+  cascade = dataclasses.replace(tiny[0], images_a_program=1)
+  many = [np.tile(x, (4, *[1] * (x.ndim - 1)))[:16] for x in text]
+  keys = pipeline.image_keys(jax.random.key(3), jnp.arange(16))
+
+  def draw(batch_size: int, rows=slice(None)):
+    return run((cascade, tiny[1]), many, keys, batch_size=batch_size, rows=rows)
+
+  whole = draw(16)
+  np.testing.assert_array_equal(draw(7), whole)
+  np.testing.assert_array_equal(draw(16, slice(5, 12)), whole[5:12])
+  np.testing.assert_array_equal(draw(1, slice(15, 3, -4)), whole[15:3:-4])
+
+
+def test_other_batch_sizes_are_close(tiny, text, keys, whole):
+  for batch_size in (1, 4, 16):
+    np.testing.assert_allclose(
+      run(tiny, text, keys, batch_size=batch_size), whole, **CLOSE
+    )
+
+
 def test_chunks_equal_the_pure_function(tiny, text, keys, whole):
   cascade, params = tiny
   pure = jax.jit(pipeline.sample_stages, static_argnums=0)

@@ -1,5 +1,6 @@
 """`imagen reproduce`: the same pixels, or in one line why not."""
 
+import dataclasses
 import functools
 import importlib.util
 import json
@@ -83,13 +84,32 @@ def test_the_same_pixels_to_the_bit(made, weights, pattern, tmp_path, capsys):
   assert ours[1] == theirs[1]
 
 
-def test_at_another_batch_size(weights, made, tmp_path, capsys):
-  """One image asked for with batches of eight was made in a batch of one."""
-  (path,) = make(weights, tmp_path, OWL)
+def test_of_a_batch_that_was_drawn_at_once(weights, tmp_path, capsys):
+  """As an accelerator draws it; this machine draws one at a time."""
+  load = api.load
+
+  def as_elsewhere(*args, **kwargs):
+    cascade, params = load(*args, **kwargs)
+    return dataclasses.replace(cascade, images_a_program=None), params
+
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(api, "load", as_elsewhere)
+    path = make(weights, tmp_path, OWL, "--num_samples=2")[1]
+  assert images.read_png(path)[1]["batch_size"] == "2"
   again(weights, path)
   assert "identical" in capsys.readouterr().out
-  assert images.read_png(path)[1]["batch_size"] == "1"
-  assert images.read_png(one(made))[1]["batch_size"] == "2"
+
+
+def test_away_from_a_negative_prompt(weights, tmp_path, capsys):
+  (plain,) = make(weights, tmp_path / "plain", OWL)
+  (path,) = make(weights, tmp_path / "away", OWL, "--negative_prompt= a\tcrab ")
+  assert path.name != plain.name
+  pixels, chunks = images.read_png(path)
+  assert chunks["negative_prompt"] == "a crab"
+  assert images.read_png(plain)[1]["negative_prompt"] == ""
+  assert np.any(pixels != images.read_png(plain)[0])
+  again(weights, path)
+  assert "identical" in capsys.readouterr().out
 
 
 def test_changed_pixels_are_counted(made, weights, tmp_path):

@@ -93,6 +93,18 @@ def test_null_text_keeps_the_mask_and_the_rest():
   assert np.any(np.asarray(cond["text_emb"]) != 0.0)
 
 
+def test_null_text_has_a_mask_of_its_own_where_cond_has_it():
+  cond = texts()
+  emb, mask = cond["text_emb"] + 1.0, ~cond["text_mask"]
+  null = guidance.null_text(cond | {"null_text_emb": emb})
+  np.testing.assert_array_equal(null["text_emb"], emb)
+  np.testing.assert_array_equal(null["text_mask"], cond["text_mask"])
+  null = guidance.null_text(
+    cond | {"null_text_emb": emb, "null_text_mask": mask}
+  )
+  np.testing.assert_array_equal(null["text_mask"], mask)
+
+
 def test_drop_text_drops_where_told_even_with_nan():
   cond = texts()
   cond["text_emb"] = cond["text_emb"].at[1].set(jnp.nan)
