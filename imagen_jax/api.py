@@ -21,9 +21,9 @@ from absl import logging
 from jaxtyping import Float
 
 from imagen_jax import build
-from imagen_jax.cascade import edits, folder, pipeline
+from imagen_jax.cascade import edits, folder, pipeline, sampling_memory
 from imagen_jax.cascade import stage as stage_lib
-from imagen_jax.core import errors, tree
+from imagen_jax.core import errors, memory, tree
 from imagen_jax.core.arrays import Key, Params
 from imagen_jax.diffusion import sampler_settings, sampling
 from imagen_jax.text import embedded, embedding, encoders
@@ -105,6 +105,13 @@ def images(
     raise errors.BadInput(
       f"{len(prompts)} prompts and {n} images of each; give one at least."
     )
+  sampling_memory.check(
+    cascade,
+    images=n * len(prompts),
+    batch_size=batch_size,
+    host=memory.host_bytes(),
+    device=memory.device_bytes(),
+  )
   text_emb, text_mask = embed(cascade, params, prompts)
   params = against(cascade, params, negative_prompt)
   numbers = jnp.asarray(list(indices) * len(prompts), jnp.int32)

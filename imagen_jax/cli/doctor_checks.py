@@ -16,7 +16,7 @@ from etils import epath
 
 from imagen_jax import build
 from imagen_jax.cli import doctor_patient
-from imagen_jax.core import errors, images, tree
+from imagen_jax.core import errors, images, memory, tree
 from imagen_jax.data import image_pipeline, rejects
 from imagen_jax.health import (
   checkpoint,
@@ -77,7 +77,7 @@ def _room(patient: Patient) -> Found:
     kept=train.keep + train.get("keep_best", 0),
   )
   yield machine.memory(
-    patient.abstract, host=machine.host_bytes(), device=machine.device_bytes()
+    patient.abstract, host=memory.host_bytes(), device=memory.device_bytes()
   )
 
 

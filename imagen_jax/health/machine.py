@@ -8,7 +8,6 @@ import re
 import shutil
 from collections.abc import Mapping, Sequence
 
-import jax
 from etils import epath
 
 from imagen_jax.core import errors, files, tree
@@ -152,22 +151,3 @@ def memory(
   if fullest > _TIGHT:
     return findings.warning("memory", said, remedy)
   return findings.ok("memory", said)
-
-
-def host_bytes() -> int | None:
-  """Memory that is free on this machine, as Linux has it."""
-  try:
-    with open("/proc/meminfo", encoding="ascii") as file:
-      for line in file:
-        if line.startswith("MemAvailable:"):
-          return int(line.split()[1]) * 1024
-  except OSError:
-    return None
-  return None
-
-
-def device_bytes() -> int | None:
-  """Memory of the smallest device, where it is not the host's."""
-  found = [device.memory_stats() or {} for device in jax.local_devices()]
-  limits = [s["bytes_limit"] for s in found if "bytes_limit" in s]
-  return min(limits, default=None)
