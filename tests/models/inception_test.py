@@ -109,6 +109,26 @@ def test_averages_leave_out_what_is_outside():
   assert y[1, 1] == 4
 
 
+def test_maxima_of_windows():
+  x = np.random.default_rng(3).normal(size=(2, 8, 7, 3)).astype(np.float32)
+  x -= 9.0  # what is outside must not count as zero
+  for y, stride, edge in (
+    (inception.highest(jnp.asarray(x), stride=2), 2, 0),
+    (inception.highest(jnp.asarray(x), padding=1), 1, 1),
+  ):
+    wide = np.pad(
+      x, ((0, 0), (edge, edge), (edge, edge), (0, 0)), constant_values=-np.inf
+    )
+    for i in range(y.shape[1]):
+      for j in range(y.shape[2]):
+        top, left = stride * i, stride * j
+        window = wide[:, top : top + 3, left : left + 3]
+        np.testing.assert_array_equal(y[:, i, j], window.max(axis=(1, 2)))
+    assert y.shape[1:3] == tuple(
+      (n + 2 * edge - 3) // stride + 1 for n in x.shape[1:3]
+    )
+
+
 def test_it_has_the_public_size():
   shapes = from_inception.shapes_of(inception.InceptionV3())
   total = sum(np.prod(shape) for shape in shapes.values())
