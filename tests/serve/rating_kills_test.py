@@ -21,7 +21,7 @@ import pytest
 from imagen_jax.evals import rating_plan, rating_store
 
 SERVER = pathlib.Path(__file__).parent / "rating_server.py"
-RATERS, TRIALS = 4, 1500
+RATERS, TRIALS = 4, 4000  # more than are answered meanwhile
 
 
 class Rater(threading.Thread):
