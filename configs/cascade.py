@@ -20,6 +20,7 @@ _SETTINGS = {
   "percentile": float,
   "threshold_cap": float,
   "gamma": float,
+  "eta": float,
   "aug_level": float,
 }
 

@@ -40,6 +40,7 @@ class SamplerSettings:
   percentile: float = 99.5  # of dynamic thresholding, in (0, 100]
   threshold_cap: float | None = None  # on its s, >= 1; DeepFloyd IF has 1.5
   gamma: float = 0.0  # ancestral variance: 0 small, 1 large
+  eta: float = 0.0  # noise of DDIM: 0 none, 1 as ancestral with gamma 0
   learned_variance: bool = False  # the network's (2 gamma - 1), by pixel
   aug_level: float = 0.0  # noise on x_lr in [0, 1], super-resolution only
 
@@ -56,6 +57,7 @@ def check(settings: SamplerSettings) -> None:
   thresholding.check_percentile(settings.percentile)
   thresholding.check_cap(settings.threshold_cap)
   process.check_gamma(settings.gamma)
+  steps.check_eta(settings.eta)
   if not 0.0 <= settings.aug_level <= 1.0:
     raise errors.BadInput(
       f"aug_level is {settings.aug_level}; it must be in [0, 1], 0 is none."

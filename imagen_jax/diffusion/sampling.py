@@ -53,7 +53,7 @@ class State(NamedTuple):
   """What one step hands to the next."""
 
   z: Image  # z_t; after the last step x0
-  x0: Image  # the x0_hat of the step before, for the 2M solver
+  x0: Image  # the x0_hat of the step before, for the 2M solvers
 
 
 class Plan(NamedTuple):
@@ -95,7 +95,9 @@ def plan(
     t: Float[Array, "m"],
   ) -> tuple[Float[Array, "m"], steps.Coefficients, Float[Array, "k"]]:
     logsnr = schedule(t)
-    rows = steps.table(logsnr, sampler=settings.sampler, gamma=gamma)
+    rows = steps.table(
+      logsnr, sampler=settings.sampler, gamma=gamma, eta=settings.eta
+    )
     return logsnr, rows, steps.log_std_range(logsnr)
 
   times = np.append(spacing.times(settings.spacing, n), 0.0)
@@ -193,17 +195,17 @@ def advance(
   predict = _bind(
     denoise_fn, cond, uncond, prediction=prediction, settings=settings
   )
-  ancestral = settings.sampler == "ancestral"
-  multistep = settings.sampler == "dpm_solver_pp"
+  noisy = steps.draws_noise(settings.sampler, eta=settings.eta)
+  multistep = steps.looks_back(settings.sampler)
 
   def body(carry: State, row: Plan) -> tuple[State, Trajectory | None]:
     if progress is not None:
       jax.debug.callback(lambda step: progress(int(step) + 1), row.step)
     x0, gamma = predict(carry.z, row.logsnr, row.guidance_weight)
     noise = None
-    if ancestral:
+    if noisy:
       noise = _step_noise(keys, row.step, x0.shape[1:])
-      if gamma is not None:
+      if gamma is not None and settings.sampler == "ancestral":
         noise = noise * jnp.exp(gamma * row.log_std_range)
     z = steps.apply(
       row.coefficients,

@@ -73,6 +73,9 @@ def _program(
     sampler=settings.sampler,
     threshold=settings.threshold,
     percentile=settings.percentile,
+    threshold_cap=settings.threshold_cap,
+    learned_variance=settings.learned_variance,
+    eta=float(settings.eta > 0.0),
     guidance_weight=2.0 if sampler_settings.is_guided(settings) else 1.0,
   )
 

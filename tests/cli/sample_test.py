@@ -229,6 +229,7 @@ BAD = [
   (["--sampler=dpm_solver"], "unknown; did you mean 'dpm_solver_pp'. Use one"),
   (["--gamma=2"], "gamma is 2.0"),
   (["--negative_prompt=a", "--guidance_weight=1"], "'a' needs guidance"),
+  (["--eta=2"], "eta is 2.0"),
   (["--aug_level=-1"], "stage 'sr': aug_level is -1.0"),
   (["--dtype=float16"], "invalid choice"),
   (["--promt=a"], "did you mean '--prompt'"),

@@ -47,12 +47,13 @@ def test_one_value_is_for_all_stages(settings):
 def test_values_by_stage(settings):
   base, sr = settings(
     "--steps=9, 5", "--guidance_weight=,1.5", "--threshold=static,",
-    "--gamma=0.2,0.3",
+    "--gamma=0.2,0.3", "--eta=,0.4",
   )  # fmt: skip
   assert (base.steps, sr.steps) == (9, 5)
   assert (base.guidance_weight, sr.guidance_weight) == (2.0, 1.5)
   assert (base.threshold, sr.threshold) == ("static", "dynamic")
   assert (base.gamma, sr.gamma) == (0.2, 0.3)
+  assert (base.eta, sr.eta) == (0.0, 0.4)
 
 
 def test_one_aug_level_is_for_the_stages_that_enlarge(settings):
@@ -79,10 +80,10 @@ def test_a_config_names_weights_and_settings(weights):
   assert from_config(weights) == api.describe(weights)
   base, sr = api.check(
     from_config(
-      weights, "--config.samplers.base.steps=11", "--config.samplers.sr.gamma=1"
+      weights, "--config.samplers.base.steps=11", "--config.samplers.sr.eta=1"
     )
   )
-  assert (base.steps, sr.steps, sr.gamma) == (11, 3, 1.0)
+  assert (base.steps, sr.steps, sr.eta) == (11, 3, 1.0)
 
 
 def test_a_config_may_name_stage_files(weights):

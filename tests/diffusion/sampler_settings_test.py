@@ -59,6 +59,7 @@ def test_equal_settings_are_one_key_and_one_class():
     ({"percentile": 100.5, "threshold": "none"}, "percentile is 100.5"),
     ({"threshold_cap": 0.9}, "threshold_cap is 0.9; it must be at least 1"),
     ({"gamma": 1.5}, r"gamma is 1.5; it must be in \[0, 1\]"),
+    ({"eta": -0.5}, r"eta is -0.5; it must be in \[0, 1\]"),
     ({"aug_level": -0.1}, r"aug_level is -0.1; it must be in \[0, 1\]"),
     ({"guidance_weight": float("inf")}, "guidance_weight is inf"),
     ({"guidance_schedule": "on"}, "use one of constant, interval, oscillating"),

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from typing import get_args
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +20,7 @@ from imagen_jax.diffusion import (
 )
 
 SHAPE = (4, 4, 3)
-SAMPLERS = ("ancestral", "ddim", "dpm_solver_pp")
+SAMPLERS = get_args(steps.Sampler)
 Settings = sampling.SamplerSettings
 
 
@@ -73,10 +74,13 @@ def one_step(settings, z, x0, x0_prev, noise, levels):
     step = functools.partial(steps.ancestral, gamma=settings.gamma)
     return jax.jit(step)(z, x0, noise, *levels[1:])
   if settings.sampler == "ddim":
-    return jax.jit(steps.ddim)(z, x0, *levels[1:])
-  return jax.jit(steps.dpm_solver_pp)(
-    z, x0, *levels[1:], x0_prev=x0_prev, logsnr_prev=levels[0]
-  )
+    step = functools.partial(steps.ddim, eta=settings.eta)
+    return jax.jit(step)(z, x0, *levels[1:], noise=noise)
+  before = {"x0_prev": x0_prev, "logsnr_prev": levels[0]}
+  if settings.sampler == "dpm_solver_pp":
+    return jax.jit(steps.dpm_solver_pp)(z, x0, *levels[1:], **before)
+  step = jax.jit(steps.sde_dpm_solver_pp)
+  return step(z, x0, noise, *levels[1:], **before)
 
 
 def python_loop(settings: sampling.SamplerSettings, b: int) -> np.ndarray:
@@ -100,7 +104,12 @@ def python_loop(settings: sampling.SamplerSettings, b: int) -> np.ndarray:
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_the_scan_is_a_python_loop(sampler):
   settings = Settings(
-    steps=4, sampler=sampler, guidance_weight=3.0, percentile=90.0, gamma=0.3
+    steps=4,
+    sampler=sampler,
+    guidance_weight=3.0,
+    percentile=90.0,
+    gamma=0.3,
+    eta=0.6,
   )
   expected = python_loop(settings, 2)
   actual = run(settings, 2)
@@ -253,7 +262,7 @@ def test_a_negative_prompt_replaces_no_text():
 
 @pytest.mark.parametrize(
   ("sampler", "threshold"),
-  zip(SAMPLERS, ("static", "dynamic", "dynamic"), strict=True),
+  zip(SAMPLERS, ("static", *["dynamic"] * 3), strict=True),
 )
 def test_every_guided_x0_lies_in_the_range_and_is_what_steps_use(
   sampler, threshold
@@ -350,7 +359,8 @@ def gaussian_moments(
 
 
 @pytest.mark.parametrize(
-  ("sampler", "prediction"), zip(SAMPLERS, ("eps", "v", "x0"), strict=True)
+  ("sampler", "prediction"),
+  zip(SAMPLERS, ("eps", "v", "x0", "x0"), strict=True),
 )
 def test_a_gaussian_is_sampled_with_its_mean_and_std(sampler, prediction):
   # Data N(0.2, 0.3^2) a pixel, whose best denoiser is known.
@@ -381,8 +391,8 @@ def test_a_gaussian_is_sampled_with_its_mean_and_std(sampler, prediction):
   np.testing.assert_allclose(z.std(), expected[1], rtol=0.026)
   # What 200 steps leave: the small variance is the slowest.
   np.testing.assert_allclose(expected[0], mean, atol=1e-3)
-  tolerance = {"ancestral": 0.03, "ddim": 0.015, "dpm_solver_pp": 2e-3}[sampler]
-  np.testing.assert_allclose(expected[1], std, rtol=tolerance)
+  tolerance = dict(zip(SAMPLERS, (0.03, 0.015, 2e-3, 8e-3), strict=True))
+  np.testing.assert_allclose(expected[1], std, rtol=tolerance[sampler])
   flat = np.asarray(z).reshape(16, -1)
   np.testing.assert_allclose(np.corrcoef(flat)[0, 1:], 0.0, atol=0.16)
 

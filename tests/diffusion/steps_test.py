@@ -1,5 +1,7 @@
 """One reverse step: the reference's vectors, formulas in float64, limits."""
 
+from typing import get_args
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -85,6 +87,58 @@ def test_the_first_dpm_solver_step_is_ddim(x64):
   np.testing.assert_allclose(from_infinity, ddim, rtol=0, atol=1e-12)
 
 
+def song(z_t, x0, noise, eta):
+  """Equations 12 and 16 as they are printed, with abar = alpha^2."""
+  (alpha_t, sigma_t), (alpha_s, sigma_s) = circle(LOGSNR_T), circle(LOGSNR_S)
+  std = eta * sigma_s / sigma_t * np.sqrt(1 - alpha_t**2 / alpha_s**2)
+  eps = (z_t - alpha_t * x0) / sigma_t
+  return alpha_s * x0 + np.sqrt(sigma_s**2 - std**2) * eps + std * noise
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.6, 1.0])
+def test_ddim_with_noise_again_in_float64(eta, x64):
+  z_t, x0, noise = (draw(seed) for seed in range(3))
+  levels = jnp.asarray(LOGSNR_T), jnp.asarray(LOGSNR_S)
+  some = noise if eta else None
+  actual = steps.ddim(z_t, x0, *levels, eta=eta, noise=some)
+  np.testing.assert_allclose(actual, song(z_t, x0, noise, eta), atol=1e-9)
+  if eta == 1.0:
+    ancestral = steps.ancestral(z_t, x0, noise, *levels, gamma=0.0)
+    np.testing.assert_allclose(actual, ancestral, rtol=0, atol=1e-12)
+
+
+def test_the_sde_again_in_float64(x64):
+  z_t, x0, x0_prev, noise = (np.asarray(draw(seed)) for seed in range(4))
+  lambda_prev, lambda_t, lambda_s = (
+    x.reshape(3, 1, 1, 1) / 2 for x in (LOGSNR_PREV, LOGSNR_T, LOGSNR_S)
+  )
+  h = lambda_s - lambda_t
+  mixed = x0 + (x0 - x0_prev) / (2 * (lambda_t - lambda_prev) / h)
+  (_, sigma_t), (alpha_s, sigma_s) = circle(LOGSNR_T), circle(LOGSNR_S)
+  expected = (
+    sigma_s / sigma_t * np.exp(-h) * z_t
+    + alpha_s * (1 - np.exp(-2 * h)) * mixed
+    + sigma_s * np.sqrt(1 - np.exp(-2 * h)) * noise
+  )
+  arrays = [jnp.asarray(x) for x in (z_t, x0, noise, LOGSNR_T, LOGSNR_S)]
+  actual = steps.sde_dpm_solver_pp(
+    *arrays, x0_prev=jnp.asarray(x0_prev), logsnr_prev=jnp.asarray(LOGSNR_PREV)
+  )
+  np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-9)
+
+
+def test_the_first_step_of_the_sde_is_ancestral(x64):
+  z_t, x0, noise, x0_prev = (draw(seed) for seed in range(4))
+  levels = jnp.asarray(LOGSNR_T), jnp.asarray(LOGSNR_S)
+  ancestral = steps.ancestral(z_t, x0, noise, *levels, gamma=0.0)
+  first = steps.sde_dpm_solver_pp(z_t, x0, noise, *levels)
+  np.testing.assert_array_equal(first, ancestral)
+  from_infinity = steps.sde_dpm_solver_pp(
+    z_t, x0, noise, *levels, x0_prev=x0_prev, logsnr_prev=jnp.full(3, -jnp.inf)
+  )
+  np.testing.assert_allclose(from_infinity, ancestral, rtol=0, atol=1e-12)
+
+
 @pytest.mark.parametrize("sampler", ["ddim", "dpm_solver_pp"])
 def test_exact_where_x0_never_changes(sampler, x64):
   # With one x0_hat for all times the flow is z_s = alpha_s x0 + sigma_s eps.
@@ -100,34 +154,70 @@ def test_exact_where_x0_never_changes(sampler, x64):
     np.testing.assert_allclose(z, expected, rtol=0, atol=1e-9)
 
 
-@pytest.mark.parametrize("sampler", ["ancestral", "ddim", "dpm_solver_pp"])
+@pytest.mark.parametrize("sampler", get_args(steps.Sampler))
 @pytest.mark.parametrize("n", [1, 2, 7])
 def test_the_last_step_is_x0(sampler, n):
   logsnr = schedules.cosine_logsnr(jnp.linspace(1.0, 0.0, n + 1))
-  rows = steps.table(logsnr, sampler=sampler, gamma=1.0)
+  rows = steps.table(logsnr, sampler=sampler, gamma=1.0, eta=1.0)
   assert all(x.shape == (n,) for x in rows)
   assert all(np.all(np.isfinite(x)) for x in rows)
   assert [x[-1].item() for x in rows] == [0.0, 1.0, 0.0, 0.0]
 
 
-def test_the_second_order_is_more_exact_than_the_first(x64):
-  # Data N(0, 1/4): the flow from t = 0.9 to t = 0.1 has a closed form.
-  def error(sampler, n):
-    logsnr = schedules.cosine_logsnr(jnp.linspace(0.9, 0.1, n + 1))
-    rows = steps.table(jnp.append(logsnr, logsnr[-1]), sampler=sampler)
-    rows, logsnr = jax.tree.map(np.asarray, (rows, logsnr))
-    alpha, sigma = 1.0 / np.sqrt(1.0 + np.exp([-logsnr, logsnr]))
-    spread = np.sqrt(alpha**2 / 4 + sigma**2)
-    z, x0 = 1.0, 0.0
-    for i in range(n):
-      x0_prev, x0 = x0, alpha[i] / 4 / spread[i] ** 2 * z
-      z = rows.z[i] * z + rows.x0[i] * x0 + rows.x0_prev[i] * x0_prev
-    return abs(z - spread[-1] / spread[0])
+@pytest.mark.parametrize("n", [3, 8])
+@pytest.mark.parametrize(("sampler", "eta"), [
+  ("ancestral", 0.0), ("ddim", 0.3), ("ddim", 1.0), ("dpm_solver_pp", 0.0),
+  ("sde_dpm_solver_pp", 0.0),
+])  # fmt: skip
+def test_an_x0_that_is_known_keeps_the_law_of_the_process(sampler, eta, n, x64):
+  """N(alpha_t x0, sigma_t^2) becomes N(alpha_s x0, sigma_s^2)."""
+  logsnr = schedules.cosine_logsnr(jnp.linspace(1.0, 0.0, n + 1))
+  rows = steps.table(logsnr, sampler=sampler, eta=eta)
+  alpha, sigma = map(np.asarray, schedules.logsnr_to_alpha_sigma(logsnr))
+  mean = rows.z * alpha[:-1] + rows.x0 + rows.x0_prev
+  variance = (rows.z * sigma[:-1]) ** 2 + rows.noise**2
+  np.testing.assert_allclose(mean[:-1], alpha[1:-1], rtol=1e-9)
+  np.testing.assert_allclose(variance[:-1], sigma[1:-1] ** 2, rtol=1e-9)
+  noisy = steps.draws_noise(sampler, eta=eta)
+  assert (np.asarray(rows.noise[:-1]) > 0).all() == noisy
+  assert (np.asarray(rows.x0_prev[1:-1]) != 0).all() == steps.looks_back(
+    sampler
+  )
 
-  assert error("dpm_solver_pp", 16) < 0.2 * error("ddim", 16)
-  np.testing.assert_allclose(error("ddim", 64) / error("ddim", 128), 2, 0.1)
-  second = error("dpm_solver_pp", 64) / error("dpm_solver_pp", 128)
-  np.testing.assert_allclose(second, 4.0, rtol=0.1)
+
+def variance_error(sampler: str, n: int, eta: float) -> float:
+  """Of data N(0, 1/4), from t = 0.9 to t = 0.1, with the best x0_hat."""
+  logsnr = schedules.cosine_logsnr(jnp.linspace(0.9, 0.1, n + 1))
+  rows = steps.table(jnp.append(logsnr, logsnr[-1]), sampler=sampler, eta=eta)
+  rows, logsnr = jax.tree.map(np.asarray, (rows, logsnr))
+  alpha, sigma = 1.0 / np.sqrt(1.0 + np.exp([-logsnr, logsnr]))
+  variance = alpha**2 / 4 + sigma**2
+  # z and x0 are linear in the first z and the n noises, a column each.
+  columns = np.eye(n + 1)
+  z, x0 = np.sqrt(variance[0]) * columns[0], 0.0
+  for i in range(n):
+    x0_prev, x0 = x0, alpha[i] / 4 / variance[i] * z
+    z = rows.z[i] * z + rows.x0[i] * x0 + rows.x0_prev[i] * x0_prev
+    z = z + rows.noise[i] * columns[i + 1]
+  return abs(z @ z - variance[-1])
+
+
+@pytest.mark.parametrize(("sampler", "eta", "order"), [
+  ("ancestral", 0.0, 1), ("ddim", 0.0, 1), ("ddim", 0.5, 1), ("ddim", 1.0, 1),
+  ("dpm_solver_pp", 0.0, 2), ("sde_dpm_solver_pp", 0.0, 2),
+])  # fmt: skip
+def test_twice_the_steps_halve_or_quarter_the_error(sampler, eta, order, x64):
+  few, many = (variance_error(sampler, n, eta) for n in (64, 128))
+  np.testing.assert_allclose(few / many, 2**order, rtol=0.1)
+
+
+@pytest.mark.parametrize(
+  ("second", "first"),
+  [("dpm_solver_pp", "ddim"), ("sde_dpm_solver_pp", "ancestral")],
+)
+def test_the_second_order_is_more_exact_than_the_first(second, first, x64):
+  errors_of_16 = [variance_error(name, 16, 0.0) for name in (second, first)]
+  assert errors_of_16[0] < 0.2 * errors_of_16[1]
 
 
 def test_promotion_and_jit():
@@ -148,3 +238,11 @@ def test_bad_input():
     steps.check_sampler("euler")
   with pytest.raises(errors.BadInput, match="both x0_prev and logsnr_prev"):
     steps.dpm_solver_pp(z_t, z_t, levels, levels, x0_prev=z_t)
+  with pytest.raises(errors.BadInput, match="both x0_prev and logsnr_prev"):
+    steps.sde_dpm_solver_pp(z_t, z_t, z_t, levels, levels, x0_prev=z_t)
+  with pytest.raises(errors.BadInput, match="eta is 0.5; give noise where"):
+    steps.ddim(z_t, z_t, levels, levels, eta=0.5)
+  with pytest.raises(
+    errors.BadInput, match=r"eta is nan; .* \[0, 1\]: 0 draws"
+  ):
+    steps.ddim(z_t, z_t, levels, levels, eta=float("nan"), noise=z_t)

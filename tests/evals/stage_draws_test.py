@@ -9,6 +9,7 @@ import pytest
 
 from imagen_jax.cascade import pipeline, runner
 from imagen_jax.core import errors
+from imagen_jax.diffusion import sampling
 from imagen_jax.evals import bootstrap, stage_draws
 from tests import tiny_cascade
 
@@ -63,6 +64,21 @@ def test_weights_steps_and_levels_compile_nothing_new(cascade, asked):
   assert runner.advance._cache_size() == before
   for other in others:
     assert np.abs(other - first).max() > 1e-3
+
+
+@pytest.mark.parametrize(("changes", "same"), [
+  ({"steps": 9, "gamma": 0.5, "guidance_weight": 5.0}, True),
+  ({"eta": 0.7}, True),
+  ({"eta": 0.0}, False), ({"sampler": "dpm_solver_pp"}, False),
+  ({"threshold_cap": 1.5}, False), ({"learned_variance": True}, False),
+])  # fmt: skip
+def test_what_is_compiled_anew(changes, same):
+  settings = sampling.SamplerSettings(
+    sampler="ddim", eta=0.3, guidance_weight=2.0
+  )
+  other = stage_draws.changed(settings, changes)
+  programs = {stage_draws._program(x) for x in (settings, other)}
+  assert len(programs) == (1 if same else 2)
 
 
 def test_a_point_is_measured_with_its_own_settings(cascade, asked):
