@@ -226,7 +226,7 @@ BAD = [
   (["--guidance_schedule=linear"], "Use one of constant, interval"),
   (["--threshold=clip"], "--threshold: 'clip' is unknown. Use one of none"),
   (["--percentile=0"], "percentile is 0.0; it must be in"),
-  (["--sampler=dpm_solver"], "unknown; did you mean 'dpm_solver_pp'. Use one"),
+  (["--sampler=dpm_solver"], "unknown; did you mean 'dpm_solver_pp' or"),
   (["--gamma=2"], "gamma is 2.0"),
   (["--negative_prompt=a", "--guidance_weight=1"], "'a' needs guidance"),
   (["--eta=2"], "eta is 2.0"),
