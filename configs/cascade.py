@@ -13,6 +13,7 @@ from ml_collections import ConfigDict, config_dict
 _STAGES = ("base", "sr")
 _SETTINGS = {
   "steps": int,
+  "spacing": str,
   "sampler": str,
   "guidance_weight": float,
   "guidance_schedule": str,

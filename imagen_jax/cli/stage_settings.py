@@ -14,7 +14,7 @@ from typing import get_args
 from imagen_jax.cascade import folder
 from imagen_jax.cli import arguments
 from imagen_jax.core import errors
-from imagen_jax.diffusion import sampler_settings
+from imagen_jax.diffusion import sampler_settings, spacing
 
 _Kind = type | tuple[str, ...]  # a type, or the names to choose from
 
@@ -34,6 +34,7 @@ _FLAGS: dict[str, tuple[_Kind, str, str]] = {
   "percentile": (float, "P", "of dynamic thresholding, in (0, 100]"),
   "threshold_cap": (float, "S", "on the scale of dynamic thresholding, >= 1"),
   "steps": (int, "N", "denoising steps"),
+  "spacing": (spacing.NAMES, "NAME", "where they lie: uniform, logsnr, ..."),
   "sampler": (
     get_args(sampler_settings.Sampler),
     "NAME",

@@ -91,19 +91,17 @@ def plan(
   gamma = 0.0 if settings.learned_variance else settings.gamma
 
   @jax.jit  # one small program, where op by op would be thirty
-  def numbers(
-    t: Float[Array, "m"],
-  ) -> tuple[Float[Array, "m"], steps.Coefficients, Float[Array, "k"]]:
-    logsnr = schedule(t)
+  def numbers() -> tuple[
+    Float[Array, "m"], steps.Coefficients, Float[Array, "k"]
+  ]:
+    logsnr = spacing.logsnr(settings.spacing, n, schedule)[first:]
     rows = steps.table(
       logsnr, sampler=settings.sampler, gamma=gamma, eta=settings.eta
     )
     return logsnr, rows, steps.log_std_range(logsnr)
 
-  times = np.append(spacing.times(settings.spacing, n), 0.0)
   with jax.ensure_compile_time_eval(), jax.enable_x64(True):
-    found = numbers(jnp.asarray(times[first:]))
-    logsnr, rows, log_std_range = jax.tree.map(np.asarray, found)
+    logsnr, rows, log_std_range = jax.tree.map(np.asarray, numbers())
   weights = sampler_settings.guidance_weights(settings)
   return Plan(
     step=np.arange(first, n, dtype=np.int32),

@@ -1,6 +1,9 @@
 """Where the steps of a sampler lie: falling times t, the last step ending at 0.
 
   uniform   t_i = 1 - i / n
+  logsnr    evenly in logsnr, from that of t = 0.995 to that of t = 0.005, as is
+            advised for DPM-Solver (Lu et al. 2022, arXiv:2206.00927); nearer to
+            the ends there is little but noise, or less noise than 8 bits show
   leading   the steps 0, k, 2 k, ... of 0..999 with k = 1000 // n, as diffusers'
             default; step j is t = j / 999
   smart27   and its like: DeepFloyd IF's lists. 0..999 is cut into sections of
@@ -11,10 +14,12 @@
 The number at the end of a list's name is how many steps it has.
 """
 
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Array, Float
 
 from imagen_jax.core import errors
+from imagen_jax.diffusion import schedules
 
 STEPS = 1000  # of the discrete process that the lists are made for
 # Steps in each section, from the cleanest to the noisiest.
@@ -33,7 +38,8 @@ SECTIONS: dict[str, tuple[int, ...]] = {
   "super40": (2, 2, 2, 2, 2, 2, 3, 4, 6, 15),
   "super100": (4, 4, 6, 6, 8, 8, 10, 10, 14, 30),
 }
-NAMES = ("uniform", "leading", *SECTIONS)
+NAMES = ("uniform", "logsnr", "leading", *SECTIONS)
+_CUT = 0.005  # of t, at both ends of "logsnr"
 
 
 def check(name: str, steps: int) -> None:
@@ -53,8 +59,19 @@ def check(name: str, steps: int) -> None:
     )
 
 
+def logsnr(
+  name: str, steps: int, schedule: schedules.Schedule
+) -> Float[Array, "{steps}+1"]:
+  """Where each step begins, and the end of the last, t = 0; rising."""
+  check(name, steps)
+  if name == "logsnr":
+    noisy, clean, end = schedule(jnp.asarray([1.0 - _CUT, _CUT, 0.0]))
+    return jnp.append(jnp.linspace(noisy, clean, steps), end)
+  return schedule(jnp.asarray(np.append(times(name, steps), 0.0)))
+
+
 def times(name: str, steps: int) -> Float[np.ndarray, "{steps}"]:
-  """The t in [0, 1] that each step begins at, falling, in float64."""
+  """The t in [0, 1] of the same, falling, in float64; not for "logsnr"."""
   check(name, steps)
   if name == "uniform":
     return np.linspace(1.0, 0.0, steps + 1)[:-1]
@@ -62,7 +79,7 @@ def times(name: str, steps: int) -> Float[np.ndarray, "{steps}"]:
 
 
 def discrete(name: str, steps: int) -> Float[np.ndarray, "{steps}"]:
-  """The same as steps of 0..999, for all but "uniform"."""
+  """The same as steps of 0..999, for all but "uniform", "logsnr"."""
   if name == "leading":
     return np.arange(steps, dtype=np.float64)[::-1] * (STEPS // steps)
   counts = SECTIONS[name]

@@ -47,13 +47,14 @@ def test_one_value_is_for_all_stages(settings):
 def test_values_by_stage(settings):
   base, sr = settings(
     "--steps=9, 5", "--guidance_weight=,1.5", "--threshold=static,",
-    "--gamma=0.2,0.3", "--eta=,0.4",
+    "--gamma=0.2,0.3", "--eta=,0.4", "--spacing=logsnr,",
   )  # fmt: skip
   assert (base.steps, sr.steps) == (9, 5)
   assert (base.guidance_weight, sr.guidance_weight) == (2.0, 1.5)
   assert (base.threshold, sr.threshold) == ("static", "dynamic")
   assert (base.gamma, sr.gamma) == (0.2, 0.3)
   assert (base.eta, sr.eta) == (0.0, 0.4)
+  assert (base.spacing, sr.spacing) == ("logsnr", "uniform")
 
 
 def test_one_aug_level_is_for_the_stages_that_enlarge(settings):

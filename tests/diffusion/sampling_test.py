@@ -397,6 +397,17 @@ def test_a_gaussian_is_sampled_with_its_mean_and_std(sampler, prediction):
   np.testing.assert_allclose(np.corrcoef(flat)[0, 1:], 0.0, atol=0.16)
 
 
+def test_steps_lie_where_spacing_says():
+  settings = Settings(steps=6, sampler="dpm_solver_pp", spacing="logsnr")
+  plan = sampling.plan(settings, schedules.linear_logsnr)
+  np.testing.assert_allclose(np.diff(plan.logsnr, 2), 0, atol=1e-9)
+  # The same h at every step but the first and the last: D = 3/2 x0 - x0_prev/2.
+  ratio = plan.coefficients.x0_prev / plan.coefficients.x0
+  np.testing.assert_allclose(ratio, [0, *[-1 / 3] * 4, 0], atol=1e-9)
+  later = sampling.plan(settings, schedules.linear_logsnr, first=2)
+  np.testing.assert_array_equal(later.logsnr, plan.logsnr[2:])
+
+
 def test_float32_coefficients_come_from_float64():
   settings = Settings(steps=7, sampler="dpm_solver_pp")
   rows = sampling.plan(settings, schedules.cosine_logsnr)
