@@ -137,9 +137,9 @@ def check_params(
 ) -> None:
   """Raises CheckpointError where parameters do not fit their network."""
   for stage in cascade.stages:
-    if difference := tree.diff(
-      params[stage.name], stage_lib.param_shapes(stage)
-    ):
+    shapes = stage_lib.param_shapes(stage)
+    used = layout_lib.as_used(shapes, stage.module.dtype)
+    if difference := tree.diff(params[stage.name], used):
       rows = difference.splitlines()
       raise errors.CheckpointError(
         f"the weights of stage {stage.name!r} do not fit its network"
@@ -253,7 +253,9 @@ def load(
     stage = make_stage(entry.info.stage, dtype)
     if layout is not None:
       layout.check([stage])
-    loaded = folder.load_params(entry.path)
+    loaded = layout_lib.as_used(
+      folder.load_params(entry.path), stage.module.dtype
+    )
     if layout is None:
       params[stage.name] = jax.tree.map(jnp.asarray, loaded)
     else:

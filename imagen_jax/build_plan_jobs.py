@@ -12,17 +12,17 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import ml_collections
-import numpy as np
 from jax.experimental import topologies
 from jaxtyping import PyTree
 
 from imagen_jax import build, build_step
+from imagen_jax.cascade import runner
 from imagen_jax.cascade import stage as stage_lib
 from imagen_jax.core import errors, tree
-from imagen_jax.core.arrays import Cond, Keys, Params
 from imagen_jax.diffusion import sampler_settings, sampling
 from imagen_jax.plan import chips, estimate, hlo
 from imagen_jax.train import flops, sharding
+from imagen_jax.train import layout as layout_lib
 from imagen_jax.train import mesh as mesh_lib
 
 Name = Literal["train", "sample"]
@@ -71,6 +71,8 @@ def devices(where: chips.Topology) -> list[Any]:
       topology_name=where.name,
       # A v4 would come as its two cores, where JAX has one device a chip.
       **({"chip_config_name": "megacore"} if where.chip.name == "v4" else {}),
+      # Hosts have four chips or eight, unless there is one alone.
+      **({"chips_per_host_bounds": (1, 1, 1)} if where.count == 1 else {}),
     )
   except Exception as error:
     raise errors.BadInput(
@@ -119,10 +121,11 @@ def _sampling(
   step: build_step.Program,
   rows: int,
 ) -> Job:
-  """Parameters lie as in training, and are gathered to be used."""
+  """One step of `runner.advance`, of parameters as `imagen sample` has them."""
   settings = build.sampler(config.sampler)
   mesh = step.mesh
   params = step.state.params if step.base is None else step.base
+  params = layout_lib.as_used(params, stage.module.dtype)
   cond = _cond(config, stage, mesh, rows, stage.resolution)
   image, each = cond.pop("image"), sharding.batch_sharding(mesh, 1)
   if stage.low_resolution is not None:
@@ -138,42 +141,13 @@ def _sampling(
     steps=settings.steps,
     model_flops=guided * _forward(config, stage, stage.resolution),
   )
-  denoise = _denoise(stage, settings, tree.flatten(params))
-  lower = jax.jit(denoise, donate_argnums=1).lower
-  state = sampling.State(image, image)
-  return Job(lower, (params, state, cond, keys), gathered(params), found)
-
-
-def _denoise(
-  stage: stage_lib.Stage,
-  settings: sampling.SamplerSettings,
-  leaves: dict[str, jax.ShapeDtypeStruct],
-) -> Callable[[Params, sampling.State, Cond, Keys], sampling.State]:
-  plan = sampling.plan(settings, stage.schedule)
-  row = jax.tree.map(lambda numbers: np.asarray(numbers[:1]), plan)
-
-  def use(name: str, leaf: jax.Array) -> jax.Array:
-    if leaf.ndim > 1:
-      leaf = leaf.astype(stage.module.dtype)
-    cut = leaves[name].sharding
-    return sharding.gather(leaf, cut) if "fsdp" in cut.spec else leaf
-
-  def denoise(
-    params: Params, state: sampling.State, cond: Cond, keys: Keys
-  ) -> sampling.State:
-    network = stage_lib.denoise_fn(stage, tree.map_named(use, params))
-    state, _ = sampling.advance(
-      network,
-      state,
-      cond,
-      keys,
-      row,
-      prediction=stage.prediction,
-      settings=settings,
-    )
-    return state
-
-  return denoise
+  first = jax.tree.map(
+    lambda numbers: numbers[:1], sampling.plan(settings, stage.schedule)
+  )
+  lower = functools.partial(runner.advance.lower, stage, settings)
+  lower = functools.partial(lower, rows=first, layout=layout_lib.Layout(mesh))
+  run = runner.Run(sampling.State(image, image), cond, keys)
+  return Job(lower, (params, run), gathered(params), found)
 
 
 def _cond(

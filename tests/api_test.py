@@ -10,7 +10,7 @@ import pytest
 import imagen_jax as ij
 from imagen_jax import api, version
 from imagen_jax.cascade import folder
-from imagen_jax.core import errors
+from imagen_jax.core import errors, tree
 from tests import tiny_cascade
 
 needs_minilm = pytest.mark.skipif(
@@ -54,6 +54,31 @@ def test_a_cascade_is_loaded_in_the_dtype_of_the_machine(tmp_path):
     assert np.dtype(stage.module.dtype).name == expected
   with pytest.raises(errors.BadInput, match="0 prompts and 1 images of each"):
     ij.sample(cascade, params, [], jax.random.key(0))
+
+
+@needs_minilm
+def test_weights_are_held_as_they_are_used_and_draw_the_same(tmp_path):
+  where = tiny_cascade.write_folder(tmp_path)
+  cascade, params = ij.load_cascade(where, dtype="bfloat16")
+  leaves = tree.flatten(params["base"])
+  for name, leaf in leaves.items():
+    small = leaf.ndim < 2 or name.startswith("head/")
+    assert leaf.dtype == ("float32" if small else "bfloat16"), name
+  assert {leaf.dtype.name for leaf in leaves.values()} == {
+    "float32",
+    "bfloat16",
+  }
+  stored = {
+    entry.info.stage["name"]: folder.load_params(entry.path)
+    for entry in folder.read(where).stages
+  }
+  assert {x.dtype.name for x in jax.tree.leaves(stored)} == {"float32"}
+  same = [
+    ij.sample(cascade, weights, "a crab", jax.random.key(0))
+    for weights in (params, params | stored)
+  ]
+  np.testing.assert_array_equal(*same)
+  assert same[0].std() > 0.1
 
 
 @needs_minilm

@@ -48,9 +48,11 @@ def test_shapes_say_what_a_chip_holds(program, index):
   assert found == step.facts and found.compiled is None
   kept = {x.dtype.itemsize for x in jax.tree.leaves(step.arguments[0])}
   assert 4 in kept
-  one = 4 * found.parameters
+  # As they are used: but for vectors, of which so small a network has many.
+  size, close = (4, 0.01) if program == "train" else (2, 0.1)
+  one = size * found.parameters
   cut = {0: 4.0, 1: 1.0}[index]  # of sr nothing is large enough to be cut
-  assert found.held["params"] == pytest.approx(one / cut, rel=0.01)
+  assert found.held["params"] == pytest.approx(one / cut, rel=close)
   if program == "train":
     assert found.held["EMA"] == found.held["params"]
     assert found.held["optimizer"] == pytest.approx(2 * one / cut, rel=0.02)
@@ -155,6 +157,19 @@ def test_a_search_stops_at_the_first_that_fits(monkeypatch):
   assert fits == [False, True] * len(build_plan_search.meshes(4))
   with pytest.raises(errors.BadInput, match="search a TPU slice"):
     list(build_plan_search.search(config(), "gpu:4xh200"))
+
+
+@pytest.mark.slow
+@pytest.mark.tpu_compiler
+@pytest.mark.skipif(NO_COMPILER, reason='needs pip install "imagen_jax[plan]"')
+def test_sampling_is_compiled_for_one_chip_alone():
+  cfg = config(data=1, fsdp=1)
+  found = build_plan.facts(cfg, "v5e:1x1", program="sample")
+  one = found.compiled
+  assert found.batch_size == 1 and not one.exchanges
+  assert one.argument_bytes == pytest.approx(sum(found.held.values()), rel=0.05)
+  # Guided, and one step of it; sampling lets XLA leave nothing of it out.
+  assert one.flops > 0.9 * found.model_flops
 
 
 @pytest.mark.slow

@@ -46,6 +46,9 @@ _EXAMPLES = (
   "what sampling needs, 256 images at a time:",
   "imagen plan --config=configs/base_64.py:2b,v5e --topology=v5e:16x16 \\",
   "  --sampler --sample_batch=256",
+  "one image at a time on one chip:",
+  "imagen plan --config=configs/sr_1024.py --topology=v5e:1x1 \\",
+  "  --config.mesh.data=1 --config.mesh.fsdp=1 --sampler=only",
   "the text encoder of 2048 captions, cut over the same mesh:",
   "imagen plan --config=configs/base_64.py:2b,v5e --topology=v5e:16x16 \\",
   "  --encoder=t5_v1_1_xxl",
@@ -81,8 +84,7 @@ def _plan(
   cfg: ml_collections.ConfigDict, topology: str, args: argparse.Namespace
 ) -> list[_Row]:
   rows = []
-  programs = ["train", *(["sample"] if args.sampler else [])]
-  for program in ["encode"] if args.encoder is not None else programs:
+  for program in _programs(args):
     with _telling(f"{program} step for {topology}"):
       facts = build_plan.facts(
         cfg,
@@ -96,6 +98,14 @@ def _plan(
     if not args.json:
       print(table.text(*rows[-1]), end="\n\n", flush=True)
   return rows
+
+
+def _programs(args: argparse.Namespace) -> list[build_plan.Name]:
+  if args.encoder is not None:
+    return ["encode"]
+  return {None: ["train"], "too": ["train", "sample"], "only": ["sample"]}[
+    args.sampler
+  ]
 
 
 def _search(
@@ -167,8 +177,9 @@ def _parser() -> arguments.Parser:
   )  # fmt: skip
   choice = parser.add_mutually_exclusive_group()
   choice.add_argument(
-    "--sampler", action="store_true", help="one step of sampling, too"
-  )
+    "--sampler", nargs="?", const="too", choices=("too", "only"),
+    help="one step of sampling, too, or (--sampler=only) in place of training",
+  )  # fmt: skip
   choice.add_argument(
     "--encoder", nargs="?", const="", metavar="NAME",
     help="in place of the stage its text encoder, one batch of captions: that"

@@ -115,9 +115,23 @@ def whole(
   return tree.map_named(use, params)
 
 
-def used_dtype(
-  name: str, leaf: jax.Array | jax.ShapeDtypeStruct, dtype: DTypeLike
-) -> jnp.dtype:
+def as_used(params: Params, dtype: DTypeLike) -> Params:
+  """Parameters in what a network of `dtype` uses them in.
+
+  Those of sampling are held so: the images are the same to the bit, and a
+  bfloat16 network takes half of the memory. Takes arrays or shapes.
+  """
+
+  def cast(name: str, leaf: tree.Leaf) -> tree.Leaf:
+    used = used_dtype(name, leaf, dtype)
+    if isinstance(leaf, jax.ShapeDtypeStruct):
+      return leaf.update(dtype=used)
+    return leaf.astype(used)
+
+  return tree.map_named(cast, params)
+
+
+def used_dtype(name: str, leaf: tree.Leaf, dtype: DTypeLike) -> jnp.dtype:
   """In which a network of `dtype` uses a parameter.
 
   The head computes in float32, and what has one dimension is small.

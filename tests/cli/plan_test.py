@@ -28,6 +28,13 @@ def test_a_table_is_printed_of_each_slice_and_program(capsys):
   assert max(map(len, out.splitlines())) <= 80
 
 
+def test_sampling_is_planned_too_or_alone(capsys):
+  for flag, programs in (("", ["train", "sample"]), ("=only", ["sample"])):
+    plan.run([*FLAGS, "--json", f"--sampler{flag}"])
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["facts"]["program"] for row in rows] == programs
+
+
 def test_json_has_all_numbers(capsys):
   plan.run([*FLAGS, "--json", "--config.train.batch_size=32"])
   (row,) = json.loads(capsys.readouterr().out)
