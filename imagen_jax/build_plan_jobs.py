@@ -133,7 +133,7 @@ def _sampling(
     cond["aug_level"] = level
   keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), rows))
   keys = sharding.abstract(keys, each)
-  held = {"params": params, "images, text": (image, image, cond)}
+  held = {"params": params, "images, text": (image, image, image, cond)}
   guided = 2 if sampler_settings.is_guided(settings) else 1
   found = _facts(config, where, stage, mesh, held)._replace(
     program="sample",
@@ -146,7 +146,7 @@ def _sampling(
   )
   lower = functools.partial(runner.advance.lower, stage, settings)
   lower = functools.partial(lower, rows=first, layout=layout_lib.Layout(mesh))
-  run = runner.Run(sampling.State(image, image), cond, keys)
+  run = runner.Run(sampling.State(image, image, image), cond, keys)
   return Job(lower, (params, run), gathered(params), found)
 
 

@@ -38,7 +38,7 @@ _FLAGS: dict[str, tuple[_Kind, str, str]] = {
   "sampler": (
     get_args(sampler_settings.Sampler),
     "NAME",
-    "ancestral, ddim, dpm_solver_pp or sde_dpm_solver_pp",
+    "ancestral, ddim, dpm_solver_pp, sde_dpm_solver_pp or unipc",
   ),
   "gamma": (float, "G", "ancestral noise, 0 (small) to 1 (large)"),
   "eta": (float, "E", "noise of ddim, 0 (none) to 1 (ancestral, gamma 0)"),

@@ -24,6 +24,7 @@ from jaxtyping import Array, Int
 from imagen_jax.core import errors, precision, rng, shapes
 from imagen_jax.core.arrays import Cond, Image, Key, Logsnr
 from imagen_jax.diffusion import (
+  coefficients,
   guidance,
   losses,
   parameterization,
@@ -109,7 +110,7 @@ def target(
   z_m = steps.ddim(z_t, x0, logsnr_t, logsnr_m)
   x0 = predict(z_m, logsnr_m)
   z_s = steps.ddim(z_m, x0, logsnr_m, logsnr_s)
-  whole = steps.ddim_coefficients(logsnr_t, logsnr_s)
+  whole = coefficients.ddim(logsnr_t, logsnr_s)
   r, scale = (shapes.bcast_right(c, 4) for c in (whole.z, whole.x0))
   last = shapes.bcast_right(i == 1, 4)
   return jnp.where(last, x0, (z_s - r * z_t) / scale)

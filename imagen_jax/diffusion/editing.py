@@ -74,13 +74,16 @@ def noised(x0: Image, keys: Keys, logsnr: Float[Array, ""]) -> Image:
 def plan(rows: sampling.Plan, *, resample: int = 1) -> sampling.Plan:
   """The steps of inpainting: each of `rows` `resample` times, the last once.
 
-  A 2M solver becomes one of first order, DDIM: what it would look back at was
-  drawn anew since. (Its weights of x0 and x0_prev sum to those of DDIM.)
+  A solver that looks back becomes one of first order, DDIM: what it would look
+  back at was drawn anew since. (Its weights of all x0 sum to those of DDIM.)
   """
   check(resample=resample)
   scale = rows.coefficients
+  nothing = np.zeros_like(scale.x0)
   first_order = scale._replace(
-    x0=scale.x0 + scale.x0_prev, x0_prev=np.zeros_like(scale.x0)
+    x0=scale.x0 + scale.x0_prev + scale.x0_prev2,
+    x0_prev=nothing,
+    x0_prev2=nothing,
   )
   times = np.where(np.isinf(rows.logsnr_next), 1, resample)
   index = np.repeat(np.arange(len(times)), times)

@@ -12,14 +12,14 @@ from jaxtyping import Float
 
 from imagen_jax.core import errors
 from imagen_jax.diffusion import (
+  coefficients,
   guidance,
   process,
   spacing,
-  steps,
   thresholding,
 )
 
-Sampler = steps.Sampler
+Sampler = coefficients.Sampler
 Threshold = thresholding.Threshold
 GuidanceSchedule = Literal["constant", "interval", "oscillating"]
 
@@ -51,13 +51,13 @@ def check(settings: SamplerSettings) -> None:
     raise errors.BadInput(
       f"steps is {settings.steps}; it must be a whole number from 1 up."
     )
-  steps.check_sampler(settings.sampler)
+  coefficients.check_sampler(settings.sampler)
   spacing.check(settings.spacing, settings.steps)
   thresholding.by_name(settings.threshold, percentile=settings.percentile)
   thresholding.check_percentile(settings.percentile)
   thresholding.check_cap(settings.threshold_cap)
   process.check_gamma(settings.gamma)
-  steps.check_eta(settings.eta)
+  coefficients.check_eta(settings.eta)
   if not 0.0 <= settings.aug_level <= 1.0:
     raise errors.BadInput(
       f"aug_level is {settings.aug_level}; it must be in [0, 1], 0 is none."

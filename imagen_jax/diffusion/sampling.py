@@ -10,11 +10,10 @@
 With a learned variance (Nichol & Dhariwal 2021, Eq. 15) the network outputs v
 beside eps: an ancestral step's gamma is (v + 1) / 2 at each pixel, unguided.
 
-Example i depends on keys[i] and its own conditioning alone. The coefficients of
-all steps are computed before the scan, in float64, as the schedule is known.
-`sample` is the whole; `init`, `plan` and `advance` are its parts, for a caller
-that wants to act between groups of steps: a host callback (`progress`) keeps a
-program out of JAX's persistent compilation cache, groups of steps do not.
+Example i depends on keys[i] and its own conditioning alone. Coefficients of all
+steps are computed before the scan, in float64: the schedule is known. `sample`
+is the whole; `init`, `plan` and `advance` are its parts, to act between groups
+of steps: JAX's persistent cache keeps no program with a callback (`progress`).
 """
 
 from collections.abc import Callable
@@ -28,6 +27,7 @@ from jaxtyping import Array, DTypeLike, Float, Int
 from imagen_jax.core import errors, precision, rng
 from imagen_jax.core.arrays import Cond, Image, Keys
 from imagen_jax.diffusion import (
+  coefficients,
   guidance,
   losses,
   parameterization,
@@ -53,7 +53,8 @@ class State(NamedTuple):
   """What one step hands to the next."""
 
   z: Image  # z_t; after the last step x0
-  x0: Image  # the x0_hat of the step before, for the 2M solvers
+  x0: Image  # the x0_hat of the step before, for what looks back
+  x0_prev: Image  # that of two steps before
 
 
 class Plan(NamedTuple):
@@ -64,7 +65,7 @@ class Plan(NamedTuple):
   logsnr_next: Float[Array | np.ndarray, "n"]  # inf after the last: x0
   guidance_weight: Float[Array | np.ndarray, "n"]
   log_std_range: Float[Array | np.ndarray, "n"]  # of a learned variance
-  coefficients: steps.Coefficients  # of arrays [n]
+  coefficients: coefficients.Coefficients  # of arrays [n]
 
 
 # (z after a step, the step's row of the plan, keys of the examples) -> z. A
@@ -92,13 +93,13 @@ def plan(
 
   @jax.jit  # one small program, where op by op would be thirty
   def numbers() -> tuple[
-    Float[Array, "m"], steps.Coefficients, Float[Array, "k"]
+    Float[Array, "m"], coefficients.Coefficients, Float[Array, "k"]
   ]:
     logsnr = spacing.logsnr(settings.spacing, n, schedule)[first:]
-    rows = steps.table(
+    rows = coefficients.table(
       logsnr, sampler=settings.sampler, gamma=gamma, eta=settings.eta
     )
-    return logsnr, rows, steps.log_std_range(logsnr)
+    return logsnr, rows, coefficients.log_std_range(logsnr)
 
   with jax.ensure_compile_time_eval(), jax.enable_x64(True):
     logsnr, rows, log_std_range = jax.tree.map(np.asarray, numbers())
@@ -119,7 +120,7 @@ def init(
   """Noise at t = 1, that of example i from keys[i]; or a given z."""
   if z is None:
     z = _normal(rng.each_key_for(keys, "init"), shape)
-  return State(z, jnp.zeros_like(z))
+  return State(z, x0=jnp.zeros_like(z), x0_prev=jnp.zeros_like(z))
 
 
 def _step_noise(
@@ -193,8 +194,8 @@ def advance(
   predict = _bind(
     denoise_fn, cond, uncond, prediction=prediction, settings=settings
   )
-  noisy = steps.draws_noise(settings.sampler, eta=settings.eta)
-  multistep = steps.looks_back(settings.sampler)
+  noisy = coefficients.draws_noise(settings.sampler, eta=settings.eta)
+  looks_back = coefficients.looks_back(settings.sampler)
 
   def body(carry: State, row: Plan) -> tuple[State, Trajectory | None]:
     if progress is not None:
@@ -209,12 +210,13 @@ def advance(
       row.coefficients,
       carry.z,
       x0,
-      x0_prev=carry.x0 if multistep else None,
+      x0_prev=carry.x0 if looks_back > 0 else None,
+      x0_prev2=carry.x0_prev if looks_back > 1 else None,
       noise=noise,
     )
     if edit is not None:
       z = edit(z, row, keys)
-    return State(z, x0), Trajectory(z, x0) if trajectory else None
+    return State(z, x0, carry.x0), Trajectory(z, x0) if trajectory else None
 
   (wide,) = precision.at_least_float32(state.z)
   return jax.lax.scan(body, state, _as_numbers(rows, wide.dtype))

@@ -204,8 +204,9 @@ def test_going_back_has_the_law_of_the_process(x64):
     np.testing.assert_allclose(variance, sigma[k] ** 2, rtol=1e-9)
 
 
-def test_steps_are_repeated_but_for_the_last():
-  rows = sampling.plan(Settings(steps=6, sampler="dpm_solver_pp"), LOGSNR)
+@pytest.mark.parametrize("sampler", ["dpm_solver_pp", "unipc"])
+def test_steps_are_repeated_but_for_the_last(sampler):
+  rows = sampling.plan(Settings(steps=6, sampler=sampler), LOGSNR)
   once, thrice = (editing.plan(rows, resample=r) for r in (1, 3))
   np.testing.assert_array_equal(once.step, rows.step)
   assert len(thrice.step) == len(set(thrice.step)) == 16

@@ -34,10 +34,12 @@ def end(schedule: str, steps: int, **options: str) -> np.ndarray:
   settings = sampling.SamplerSettings(steps=steps, **options)
   plan = sampling.plan(settings, schedules.by_name(schedule))
   rows = plan.coefficients
-  z, x0 = np.random.default_rng(0).normal(size=1000), np.zeros(1000)
+  z = np.random.default_rng(0).normal(size=1000)
+  x0 = x0_prev = np.zeros(1000)
   for i in range(steps):
-    x0_prev, x0 = x0, best_x0(z, plan.logsnr[i])
+    x0_prev2, x0_prev, x0 = x0_prev, x0, best_x0(z, plan.logsnr[i])
     z = rows.z[i] * z + rows.x0[i] * x0 + rows.x0_prev[i] * x0_prev
+    z = z + rows.x0_prev2[i] * x0_prev2
   return z
 
 
