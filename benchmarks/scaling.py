@@ -41,6 +41,12 @@ SLICES = {
   "v6e": "v6e:16x16",
 }
 GPUS = {"h100": "gpu:8xh100", "h200": "gpu:8xh200"}
+# One image at a time, all stages guided: the least that a cascade needs.
+ONE = {"one": "v5e:1x1"}
+ALONE = (
+  *("--config.mesh.data=1", "--config.mesh.fsdp=1"),
+  *("--config.sampler.guidance_weight=5", "--sampler=only"),
+)
 HEAD = """\
 | stage | slice | mesh | remat | a chip holds | of | MFU at most | if nothing \
 overlaps | images/s | compute, memory, network, ms | days | compiled in |
@@ -59,9 +65,9 @@ def main() -> None:
     for stage, chip in pairs():
       if stage not in (args.stage or STAGES):
         continue
-      if chip not in (args.slice or (*SLICES, *GPUS)):
+      if chip not in (args.slice or (*SLICES, *GPUS, *ONE)):
         continue
-      if args.search and chip in GPUS:
+      if args.search and chip not in SLICES:
         continue
       file = (SEARCHES if args.search else PLANS) / f"{stage}_{chip}.json"
       if file.exists() and not args.fresh:
@@ -84,17 +90,20 @@ def main() -> None:
 def pairs() -> list[tuple[str, str]]:
   """(stage, chip) of all that is planned; on GPUs, training alone."""
   on_tpus = itertools.product(STAGES, SLICES)
-  return [*on_tpus, *itertools.product(SIZES, GPUS)]
+  return [*on_tpus, *itertools.product(SIZES, [*GPUS, *ONE])]
 
 
 def arguments(stage: str, chip: str, *, search: bool = False) -> list[str]:
   """Of `imagen`."""
   of = "base_64" if stage == ENCODER else stage
-  config = f"configs/{of}.py:{SIZES[of]},{chip}"
+  modes = "" if chip in ONE else f",{chip}"
+  config = f"configs/{of}.py:{SIZES[of]}{modes}"
   what = f"--encoder={ENCODER}" if stage == ENCODER else "--sampler"
   what = "--search" if search else what
-  where = (SLICES | GPUS)[chip]
+  where = (SLICES | GPUS | ONE)[chip]
   parts = ["plan", f"--config={config}", f"--topology={where}"]
+  if chip in ONE:
+    return [*parts, *ALONE]
   return parts if chip in GPUS else [*parts, what]
 
 
@@ -129,9 +138,37 @@ def render() -> str:
         facts = estimate.from_json(row["facts"])
         if facts.program == program and compiled == bool(facts.compiled):
           text += row_of(stage, facts)
+  alone = [answer for (_, chip), answer in plans.items() if chip in ONE]
+  text += ALL_STAGES.format(
+    *map(
+      files.size_text,
+      one_image(
+        [estimate.from_json(answer["programs"][0]["facts"]) for answer in alone]
+      ),
+    )
+  )
   text += "\nThe command of each row:\n\n```bash\n"
   text += "".join(answer["command"] + "\n" for answer in plans.values())
   return f"{text}```\n\n### Searches\n{searches()}\n"
+
+
+ALL_STAGES = """\
+
+One image of 1024 pixels, all three stages on one chip and guided, in bfloat16:
+{} of weights and {} beside them in the stage that takes most, with the code of
+all, are **{}**.
+"""
+
+
+def one_image(stages: list[estimate.Facts]) -> tuple[int, int, int]:
+  """Bytes of weights, of the rest at its most, and of both."""
+  found = [estimate.estimate(facts).bytes for facts in stages]
+  weights = sum(kinds["params"] for kinds in found)
+  code = sum(kinds["code"] for kinds in found)
+  rest = code + max(
+    sum(kinds.values()) - kinds["params"] - kinds["code"] for kinds in found
+  )
+  return weights, rest, weights + rest
 
 
 GPU = """\
@@ -271,7 +308,7 @@ def _parser() -> argparse.ArgumentParser:
   parser.add_argument(
     "--slice",
     action="append",
-    choices=(*SLICES, *GPUS),
+    choices=(*SLICES, *GPUS, *ONE),
     help="one of them (repeatable)",
   )
   parser.add_argument("--render", action="store_true", help="compile nothing")

@@ -52,6 +52,8 @@ _EXAMPLES = (
   "imagen sample --upscale=photo.jpg --aug_level=0.1",
   "imagen sample --config=configs/cascade.py:runs/demo \\",
   '  --config.samplers.base.sampler=ancestral "a 3D render of a rocket"',
+  "in 16 and 8 steps, or as few as you like:",
+  'imagen sample --config=configs/cascade.py:,few "a 3D render of a rocket"',
   "64 images on eight devices, or one, its rows cut in eight:",
   'imagen sample "a 3D render of a cake" --num_samples=64 --batch_size=64 \\',
   "  --mesh=data=8",

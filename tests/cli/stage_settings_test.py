@@ -87,6 +87,25 @@ def test_a_config_names_weights_and_settings(weights):
   assert (base.steps, sr.steps, sr.eta) == (11, 3, 1.0)
 
 
+def test_a_config_may_name_a_preset(weights):
+  few, many = (
+    api.check(from_config(f"{weights},{name}", "--config.samplers.sr.gamma=1"))
+    for name in ("few", "many")
+  )
+  assert [(one.sampler, one.steps) for one in few] == [
+    ("sde_dpm_solver_pp", 16),
+    ("dpm_solver_pp", 8),
+  ]
+  assert [one.steps for one in many] == [256, 128]
+  own = api.check(from_config(weights))
+  assert [one.guidance_weight for one in few] == [
+    one.guidance_weight for one in own
+  ]
+  assert few[1].gamma == 1.0 != own[1].gamma
+  with pytest.raises(errors.BadInput, match="'fewer' is no preset; use one of"):
+    from_config(f"{weights},fewer")
+
+
 def test_a_config_may_name_stage_files(weights):
   names = ",".join(str(weights / f"{n}.safetensors") for n in ("base", "sr"))
   description = from_config("", f"--config.files={names}")
