@@ -32,13 +32,20 @@ _BATCH = 1024  # rows of Parquet in memory
 _CELL = 2**31 - 1
 
 
-def find(patterns: Sequence[str]) -> list[str]:
-  """The files of paths and patterns, sorted within each; BadInput if none."""
+def find(patterns: Sequence[str], *, advice: str | None = None) -> list[str]:
+  """The files of paths and patterns, sorted within each.
+
+  Raises BadInput if there is none, with `advice` on what to give.
+  """
+  advice = advice or (
+    "give the captions as a path or pattern"
+    f" ({' '.join(_READERS)}), as tfds:NAME, seqio:NAME, or emoji."
+  )
   names = [
     name
     for pattern in patterns
     for path in _ranges(pattern)
-    for name in _matches(path)
+    for name in _matches(path, advice)
   ]
   if not names:
     raise errors.BadInput(f"{' '.join(patterns)!r} names no file.")
@@ -66,7 +73,7 @@ def _ranges(pattern: str) -> Iterator[str]:
     )
 
 
-def _matches(pattern: str) -> list[str]:
+def _matches(pattern: str, advice: str) -> list[str]:
   """The file of that name, or else those that the pattern fits."""
   path = epath.Path(pattern)
   if path.is_file():
@@ -85,10 +92,7 @@ def _matches(pattern: str) -> list[str]:
     root = epath.Path(pattern[:cut] or ".")
     names = sorted(str(p) for p in root.glob(pattern[cut:]) if p.is_file())
   if not names:
-    raise errors.BadInput(
-      f"there is no file {pattern}; give the captions as a path or pattern"
-      f" ({' '.join(_READERS)}), as tfds:NAME, seqio:NAME, or emoji."
-    )
+    raise errors.BadInput(f"there is no file {pattern}; {advice}")
   return names
 
 

@@ -28,6 +28,8 @@ from imagen_jax.data import (
   image_tfds,
 )
 
+_KINDS = "a folder of images, .tar or .parquet files, tfds:NAME, or seqio:TASK"
+
 
 @dataclasses.dataclass(frozen=True)
 class Images:
@@ -85,7 +87,7 @@ def _folder(
 
 
 def _files(spec: str, field: str | None, image_field: str | None) -> Images:
-  paths = caption_files.find([spec])
+  paths = caption_files.find([spec], advice=f"give {_KINDS}.")
   if all(path.lower().endswith(".parquet") for path in paths):
     read = functools.partial(
       image_shards.read_parquet, field=field, image_field=image_field
@@ -94,10 +96,7 @@ def _files(spec: str, field: str | None, image_field: str | None) -> Images:
   elif all(path.lower().endswith((".tar", ".tar.gz")) for path in paths):
     read, count = functools.partial(image_shards.read_tar, field=field), None
   else:
-    raise errors.BadInput(
-      f"{spec!r} holds no images; give a folder, .tar or .parquet files,"
-      " tfds:NAME, or seqio:TASK."
-    )
+    raise errors.BadInput(f"{spec!r} holds no images; give {_KINDS}.")
   name = pathlib.Path(paths[0]).absolute().parent.name
   return Images(
     _plain(name),

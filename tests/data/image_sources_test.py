@@ -190,7 +190,7 @@ def test_parquet_as_hugging_face_writes_it(tmp_path):
 @pytest.mark.parametrize(
   ("spec", "options", "message"),
   [
-    ("nowhere", {}, "there is no file nowhere"),
+    ("nowhere", {}, "no file nowhere; give a folder of images, .tar"),
     ("nowhere/*.tar", {}, "there is no file"),
     ("a.csv", {}, "holds no images; give a folder"),
     ("a.csv", {"captions": "b.csv"}, "goes with a folder of images"),
