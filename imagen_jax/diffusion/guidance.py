@@ -51,20 +51,22 @@ def weights_constant(
 
 
 def weights_interval(
-  steps: int, guidance_weight: float, *, interval: tuple[float, ...]
-) -> Float[np.ndarray, "{steps}"]:
-  """The weight where low <= t <= high, 1 elsewhere; step i is at 1 - i/steps.
+  t: Float[np.ndarray, "n"],
+  guidance_weight: float,
+  *,
+  interval: tuple[float, ...],
+) -> Float[np.ndarray, "n"]:
+  """The weight at steps with low <= t <= high, 1 at others.
 
-  interval = (low, high) in t, with 0 <= low <= high <= 1.
+  interval = (low, high), with 0 <= low <= high <= 1.
   """
-  _check(steps, guidance_weight)
+  _check(len(t), guidance_weight)
   low, high = interval if len(interval) == 2 else (math.nan, math.nan)
   if not 0.0 <= low <= high <= 1.0:
     raise errors.BadInput(
       f"guidance interval is {tuple(interval)}; it must be (low, high) in t "
       "with 0 <= low <= high <= 1."
     )
-  t = 1.0 - np.arange(steps) / steps
   return np.where((t >= low) & (t <= high), float(guidance_weight), 1.0)
 
 

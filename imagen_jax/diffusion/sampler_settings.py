@@ -76,9 +76,14 @@ def guidance_weights(settings: SamplerSettings) -> Float[np.ndarray, "n"]:
   if name == "constant":
     return guidance.weights_constant(settings.steps, weight)
   if name == "interval":
-    return guidance.weights_interval(
-      settings.steps, weight, interval=tuple(settings.guidance_interval)
-    )
+    if settings.spacing == "logsnr":
+      raise errors.BadInput(
+        "guidance_schedule 'interval' is of t, which spacing 'logsnr' does not"
+        " know; choose another of the two."
+      )
+    times = spacing.times(settings.spacing, settings.steps)
+    interval = tuple(settings.guidance_interval)
+    return guidance.weights_interval(times, weight, interval=interval)
   if name == "oscillating":
     return guidance.weights_oscillating(
       settings.steps,

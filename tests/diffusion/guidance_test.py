@@ -67,13 +67,16 @@ def test_bfloat16_is_mixed_in_float32():
   np.testing.assert_array_equal(actual, expected)
 
 
+T = np.array([1.0, 0.75, 0.5, 0.25])
+
+
 def test_weights():
   np.testing.assert_array_equal(guidance.weights_constant(3, 5.0), [5.0] * 3)
   np.testing.assert_array_equal(
-    guidance.weights_interval(4, 5.0, interval=(0.4, 0.8)), [1.0, 5.0, 5.0, 1.0]
+    guidance.weights_interval(T, 5.0, interval=(0.4, 0.8)), [1.0, 5.0, 5.0, 1.0]
   )
   np.testing.assert_array_equal(
-    guidance.weights_interval(4, 5.0, interval=(0.0, 1.0)), [5.0] * 4
+    guidance.weights_interval(T, 5.0, interval=(0.0, 1.0)), [5.0] * 4
   )
   np.testing.assert_array_equal(
     guidance.weights_oscillating(6, 15.0, hold=2, low=1.0),
@@ -134,6 +137,6 @@ def test_bad_input():
     guidance.weights_constant(2, float("nan"))
   for interval in ((0.5, 0.1), (-0.1, 1.0), (0.0, 1.1)):
     with pytest.raises(errors.BadInput, match="0 <= low <= high <= 1"):
-      guidance.weights_interval(2, 5.0, interval=interval)
+      guidance.weights_interval(T, 5.0, interval=interval)
   with pytest.raises(errors.BadInput, match="hold is -1"):
     guidance.weights_oscillating(2, 5.0, hold=-1)

@@ -31,6 +31,19 @@ def test_the_weights_of_each_schedule():
     assert sampler_settings.is_guided(changed)
 
 
+def test_an_interval_is_of_the_times_wherever_they_lie():
+  settings = Settings(
+    steps=27,
+    spacing="fast27",
+    guidance_weight=5.0,
+    guidance_schedule="interval",
+    guidance_interval=(0.0, 0.2),
+  )
+  weights = sampler_settings.guidance_weights(settings)
+  # Ten of the 27 steps are in the first 200 of 1,000.
+  np.testing.assert_array_equal(weights, [1.0] * 17 + [5.0] * 10)
+
+
 def test_guided_only_where_a_weight_is_not_one():
   assert not sampler_settings.is_guided(Settings())
   assert sampler_settings.is_guided(Settings(guidance_weight=1.0 + 1e-9))
@@ -70,6 +83,10 @@ def test_equal_settings_are_one_key_and_one_class():
     (
       {"guidance_schedule": "interval", "guidance_interval": (0.1,)},
       r"interval is \(0.1,\)",
+    ),
+    (
+      {"guidance_schedule": "interval", "spacing": "logsnr"},
+      "of t, which spacing 'logsnr' does not know",
     ),
     ({"guidance_schedule": "oscillating", "guidance_hold": -1}, "hold is -1"),
   ],
