@@ -33,7 +33,7 @@ _EXCLUDES = {
   "upscale": ("init_image",),
   "outpaint": ("mask", "strength"),
 }
-_FLAGS = ("init_image", "mask", "strength", "resample", "outpaint", "upscale")
+FLAGS = ("init_image", "mask", "strength", "resample", "outpaint", "upscale")
 
 
 class Asked(NamedTuple):
@@ -109,7 +109,7 @@ def ask(args: argparse.Namespace, stages: edits.Stages) -> Asked:
 
 
 def _check_flags(args: argparse.Namespace) -> None:
-  given = {name for name in _FLAGS if getattr(args, name) is not None}
+  given = {name for name in FLAGS if getattr(args, name) is not None}
   for name in sorted(given):
     needs = _NEEDS.get(name, ())
     if needs and not given & set(needs):

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from imagen_jax.cascade import folder
-from imagen_jax.cli import pictures
+from imagen_jax.cli import edit_record, pictures
 from imagen_jax.core import errors, files, images
 
 _GROUPS = ("settings", "weights", "config_hash", "encoder", "versions")
@@ -51,23 +51,19 @@ def read(path: files.PathLike) -> tuple[UInt8[np.ndarray, "h w 3"], Recipe]:
     raise errors.BadInput(
       f"{name} is a contact sheet; give one of the images beside it."
     )
-  if "edit" in chunks:
-    raise errors.BadInput(
-      f"{name} was made from an image or by tiles"
-      f" ({' '.join(chunks['edit'].split())[:200]}); the record does not hold"
-      " the image: give the command that made it again."
-    )
   return pixels, _parse(name, chunks)
 
 
 def _parse(name: str, chunks: Mapping[str, str]) -> Recipe:
   try:
     groups = {key: files.parse_json(chunks[key]) for key in _GROUPS}
+    groups["edit"] = files.parse_json(chunks.get("edit", "{}"))
     for key, group in groups.items():
       if not isinstance(group, dict):
         raise TypeError(f"{key} is no group")
     if not all(isinstance(v, dict) for v in groups["settings"].values()):
       raise TypeError("settings are no groups")
+    edit_record.check(groups["edit"])
     return Recipe(
       prompt=chunks["prompt"],
       index=_number(chunks, "index", 0, _MAX_SEED),
@@ -79,6 +75,7 @@ def _parse(name: str, chunks: Mapping[str, str]) -> Recipe:
         config_hash=groups["config_hash"],
         encoder=groups["encoder"],
         batch_size=_number(chunks, "batch_size", 1, _MAX_BATCH),
+        edit=groups["edit"],
         negative_prompt=chunks.get("negative_prompt", ""),
       ),
       versions=groups["versions"],

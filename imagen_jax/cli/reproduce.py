@@ -10,8 +10,8 @@ from absl import logging
 from jaxtyping import UInt8
 
 from imagen_jax import api
-from imagen_jax.cascade import folder, pipeline
-from imagen_jax.cli import arguments, pictures, progress, recipe
+from imagen_jax.cascade import edits, folder, pipeline
+from imagen_jax.cli import arguments, edit_record, pictures, progress, recipe
 from imagen_jax.core import errors, files, images
 
 _SUMMARY = """\
@@ -20,11 +20,13 @@ settings, hashes of the weights) and compares the two, value by value.
 
 Says "identical" and exits with 0, or how far they differ and exits with 4. The
 weights must be those of then; another version of JAX or another kind of device
-may round otherwise, and it says so."""
+may round otherwise, and it says so. What an image was made from (--init_image,
+--mask, --upscale) has to be given, as its file knows no more than the hash."""
 
 _EXAMPLES = (
   "imagen reproduce samples/a-3d-render-of-a-crab-5f0c2a91-000.png",
   "imagen reproduce crab.png --weights=runs/demo --out=again",
+  "imagen reproduce pink.png --init_image=crab.png --mask=mask.png",
 )
 
 
@@ -33,6 +35,10 @@ def run(argv: Sequence[str]) -> None:
   args = arguments.parse(argv, _parser())
   pixels, made = recipe.read(args.file)
   description = _describe(args, made)
+  stages = [
+    api.make_stage(entry.info.stage, made.dtype) for entry in description.stages
+  ]
+  asked = edit_record.asked(made.request.edit, args, args.file, stages)
   out = None if args.out is None else files.check_writable(args.out)
   cascade, params = api.load(description, dtype=made.dtype)
   request = pictures.request(
@@ -40,6 +46,7 @@ def run(argv: Sequence[str]) -> None:
     description,
     seed=made.request.seed,
     batch_size=made.request.batch_size,
+    edit=asked.record,
     negative_prompt=made.request.negative_prompt,
   )
   if rows := recipe.differences(made, request):
@@ -47,7 +54,9 @@ def run(argv: Sequence[str]) -> None:
       f"{args.file} cannot be made here: {'; '.join(rows)} (then, now); use"
       " the version and the kind of device that made it."
     )
-  again = _closest(_images(cascade, params, made), pixels, args.file)
+  again = _closest(
+    _images(cascade, params, made, asked.edit), pixels, args.file
+  )
   if out is not None:
     last = made.stage == description.names[-1]
     name = pictures.file_name(
@@ -75,6 +84,7 @@ def _parser() -> arguments.Parser:
     help="where the text encoder is now, if not where it was in training",
   )  # fmt: skip
   add("--out", metavar="FOLDER", help="writes the image made now as well")
+  edit_record.add_flags(parser)
   return parser
 
 
@@ -96,6 +106,7 @@ def _images(
   cascade: pipeline.Cascade,
   params: pipeline.CascadeParams,
   made: recipe.Recipe,
+  edit: edits.Edit,
 ) -> UInt8[np.ndarray, "n h w 3"]:
   """The image at every place of a batch such as it was made in."""
   size = made.request.batch_size
@@ -109,6 +120,7 @@ def _images(
     indices=[made.index],
     batch_size=size,
     progress=bars,
+    edit=edit,
     negative_prompt=made.request.negative_prompt,
   )
   try:

@@ -76,9 +76,51 @@ def test_known_pixels_of_the_file_are_in_the_file(weights, files, tmp_path):
   record = json.loads(chunks["edit"])
   assert record["resample"] == 1 and record["strength"] == [1.0, 1.0]
   assert len(record["init_image"]) == len(record["mask"]) == 64
-  (path, *_) = tmp_path.glob("an-owl-*.png")
-  with pytest.raises(errors.BadInput, match="was made from an image"):
-    reproduce.run([str(path), f"--weights={weights}"])
+
+
+EDITS = {
+  "inpainting": "--init_image={image} --mask={mask} --resample=2",
+  "image to image": "--init_image={image} --strength=0.3,1",
+  "outpainting": "--init_image={image} --outpaint=4,0,4,0 --resample=1",
+  "upscaling by tiles": "--upscale={wide} --tile=16",
+}
+
+
+@pytest.mark.parametrize("argv", EDITS.values(), ids=EDITS)
+def test_an_edit_is_reproduced_from_its_files(
+  argv, weights, files, tmp_path, capsys
+):
+  names = {path.stem: path for path in files.iterdir()}
+  flags = argv.format(**names).split()
+  run(weights, tmp_path, *flags, "--seed=3", "an owl")
+  (path,) = tmp_path.glob("an-owl-*.png")
+  given = [flag for flag in flags if flag.startswith(("--i", "--m", "--u"))]
+  reproduce.run([str(path), f"--weights={weights}", *given])
+  assert "identical: all" in capsys.readouterr().out
+
+
+def test_an_edit_is_reproduced_from_no_other_files(
+  weights, files, tmp_path, monkeypatch
+):
+  image = f"--init_image={files / 'image.png'}"
+  made, plain = tmp_path / "made", tmp_path / "plain"
+  run(weights, made, image, "--strength=0", "an owl")
+  run(weights, plain, "an owl")
+  monkeypatch.setattr(api, "load", lambda *_, **__: pytest.fail("loaded"))
+  for where, given, message in (
+    (made, [], r"from a file of sha256 \w{12}\.\.\.; give it: --init_image"),
+    (
+      made,
+      [f"--init_image={files / 'large.png'}"],
+      "large.png is not the file",
+    ),
+    (made, ["--init_image=nothing"], "cannot read --init_image=nothing"),
+    (made, [image, image.replace("init_image", "mask")], "without --mask"),
+    (plain, [image], "was made without --init_image; leave it out"),
+  ):
+    (path,) = where.glob("an-owl-*.png")
+    with pytest.raises(errors.BadInput, match=message):
+      reproduce.run([str(path), f"--weights={weights}", *given])
 
 
 def test_strength_0_returns_the_file(weights, files, tmp_path):
