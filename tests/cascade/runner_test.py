@@ -2,14 +2,17 @@
 
 import dataclasses
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from imagen_jax import build
 from imagen_jax.cascade import runner
 from imagen_jax.diffusion import sampling
+from imagen_jax.plan import hlo
 from tests import tiny_cascade
 from tests.train import tiny_run
 
@@ -75,6 +78,38 @@ def test_the_first_step_taken_has_none_before_it(given):
   np.testing.assert_array_equal(rows.logsnr, whole.logsnr[2:])
   np.testing.assert_array_equal(whole.logsnr[1:], whole.logsnr_next[:-1])
   assert np.isposinf(whole.logsnr_next[-1])
+
+
+def products_by_place(text):
+  """(before or after the loops of a program, in them): the layers' names."""
+  callers, bodies, found = {}, set(), []
+  for inside, line in hlo.lines(text):
+    bodies |= set(re.findall(r"body=%?([\w.-]+)", line))
+    for name in re.findall(r"(?:calls|to_apply|body)=%?([\w.-]+)", line):
+      callers[name] = inside
+    if layer := re.search(r"(\w+)/dot_general", hlo.op_name(line)):
+      found.append((inside, layer[1]))
+  places = set(), set()
+  for inside, layer in found:
+    while inside not in bodies and inside in callers:
+      inside = callers[inside]
+    places[inside in bodies].add(layer)
+  return places
+
+
+def test_what_depends_on_the_text_alone_is_computed_before_the_loop(given):
+  """Its keys, values and pooled states: XLA takes them out."""
+  stage = build.stage(tiny_cascade.stage_configs(8)[0])
+  _, cond, keys = given
+  run = runner.begin(stage, 0.0, cond, keys, None)
+  rows = runner.groups(stage, SETTINGS)[0]
+  program = runner.advance.lower(
+    stage, SETTINGS, tiny_cascade.random_params(stage), run, rows
+  ).compile()
+  before, inside = products_by_place(program.as_text())
+  text = {"text_key", "text_value", "text_projection"}
+  assert text <= before and not text & inside
+  assert {"query", "key", "value"} <= inside
 
 
 def _keep(known, z, row, keys):
