@@ -161,7 +161,7 @@ def unipc(
   logsnr_prev: Float[Array, "*b"],
   logsnr_prev2: Float[Array, "*b"],
 ) -> Coefficients:
-  """UniPC of order 2, B(h) = e^h - 1 (Zhao et al. 2023, Algorithms 5 and 6).
+  """UniPC of order 2, of x0, with B_2(h) (Zhao et al. 2023, section 3).
 
   The predictor, UniP-2, is 2M. The corrector of the step that ended at t, with
   its h, alpha and x0s, and r = -h_prev / h,
@@ -177,15 +177,17 @@ def unipc(
     logsnr_t, logsnr_prev, logsnr_prev2
   )
   rows = dpm_solver_pp(logsnr_t, logsnr_s, logsnr_prev)
-  is_first, has_one = jnp.isinf(logsnr_prev), jnp.isinf(logsnr_prev2)
+  is_first, is_second = jnp.isinf(logsnr_prev), jnp.isinf(logsnr_prev2)
   # Of the step to t; where there is none, of any numbers.
   h = 0.5 * jnp.where(is_first, 1.0, logsnr_t - logsnr_prev)
-  h_prev = 0.5 * jnp.where(has_one, 1.0, logsnr_prev - logsnr_prev2)
+  h_prev = 0.5 * jnp.where(is_second, 1.0, logsnr_prev - logsnr_prev2)
   r = -h_prev / h
-  ((rho_1, rho_2), small) = _corrector(h, r), ddim(logsnr_prev, logsnr_t).x0
-  new = small * jnp.where(has_one, 0.5, rho_2)
-  old = small * jnp.where(has_one, 0.0, (rho_1 - 0.5) / r)
-  new, old = (rows.z * jnp.where(is_first, 0.0, x) for x in (new, old))
+  rho_1, rho_2 = _corrector(h, r)
+  # The second step corrects the first, which had no x0_prev2.
+  new = jnp.where(is_second, 0.5, rho_2)
+  old = jnp.where(is_second, 0.0, (rho_1 - 0.5) / r)
+  scale = rows.z * ddim(logsnr_prev, logsnr_t).x0  # alpha_t (1 - e^-h), to s
+  new, old = (jnp.where(is_first, 0.0, scale * x) for x in (new, old))
   return rows._replace(
     x0=rows.x0 + new, x0_prev=rows.x0_prev - new - old, x0_prev2=old
   )
