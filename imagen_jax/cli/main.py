@@ -154,7 +154,8 @@ def _run(name: str, argv: Sequence[str]) -> None:
       f" Commands: {', '.join(COMMANDS)}. See `imagen --help`."
     )
   _log_to_stderr()
-  _keep_compiled_programs()
+  if name != "plan":  # for chips that are not here, JAX cannot read them again
+    _keep_compiled_programs()
   importlib.import_module(COMMANDS[name].module).run(list(argv))
 
 

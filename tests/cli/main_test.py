@@ -159,6 +159,15 @@ def test_compiled_programs_are_kept_in_the_users_cache(
   assert folder.is_dir() and tmp_path in folder.parents
 
 
+def test_programs_for_chips_that_are_not_there_are_not_kept(
+  monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
+):
+  environment: dict[str, str] = {"XDG_CACHE_HOME": str(tmp_path)}
+  monkeypatch.setattr(main.os, "environ", environment)
+  assert main.main(["plan", "--topology=v5e:2x2"]) == 2
+  assert "JAX_COMPILATION_CACHE_DIR" not in environment
+
+
 def test_a_chosen_or_an_unwritable_cache_is_respected(
   probe, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
 ):
