@@ -13,6 +13,7 @@ of logsnr, and x_lr is enlarged first and noised then, by the stage's schedule.
 """
 
 import dataclasses
+import functools
 
 import flax.linen as nn
 import jax
@@ -68,6 +69,11 @@ def _inputs(stage: Stage, length: int = 8) -> tuple:
 
 def param_shapes(stage: Stage) -> Params:
   """The tree of parameters as shapes; nothing is allocated."""
+  return jax.tree.map(lambda leaf: leaf, _param_shapes(stage))  # one's own
+
+
+@functools.lru_cache(maxsize=16)  # seconds, of a large network
+def _param_shapes(stage: Stage) -> Params:
   return param_init.trace(stage.module, _inputs(stage))[0]
 
 

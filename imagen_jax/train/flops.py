@@ -11,6 +11,7 @@ Training is three forward passes (XLA's own count of forward and backward is
 memory is not the model's, so MFU is not flattered by it.
 """
 
+import functools
 import math
 from typing import Any
 
@@ -45,6 +46,7 @@ def peak_flops(device_kind: str) -> float | None:
   return None
 
 
+@functools.lru_cache(maxsize=16)  # seconds, of a large network
 def forward_flops(
   stage: stage_lib.Stage, *, length: int, resolution: int | None = None
 ) -> float:

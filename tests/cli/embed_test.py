@@ -112,7 +112,10 @@ def finished_shards(folder: pathlib.Path) -> int:
 
 
 @pytest.mark.slow
-def test_killed_ten_times_it_ends_with_the_same_bytes(t5_folder, tmp_path):
+@pytest.mark.parametrize(
+  "kills", [4, pytest.param(10, marks=pytest.mark.nightly)]
+)
+def test_killed_often_it_ends_with_the_same_bytes(t5_folder, tmp_path, kills):
   """The whole program, 20,000 captions, killed at random moments."""
   source = write(tmp_path / "captions.txt", captions(20_000))
   out, undisturbed = tmp_path / "killed", tmp_path / "undisturbed"
@@ -128,7 +131,7 @@ def test_killed_ten_times_it_ends_with_the_same_bytes(t5_folder, tmp_path):
   assert start(undisturbed).wait() == 0
   rng = random.Random(0)
   done = [0]
-  for _ in range(10):
+  for _ in range(kills):
     process = start(out)
     if rng.random() < 0.8:  # else at any moment of the start
       goal = done[-1] + rng.randint(0, 3)

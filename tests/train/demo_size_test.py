@@ -7,12 +7,12 @@ import pytest
 
 from tests.train import demo_runs
 
-pytestmark = [
-  pytest.mark.slow,
-  pytest.mark.parametrize("stage", demo_runs.STAGES),
-]
+pytestmark = pytest.mark.slow
 
 
+@pytest.mark.parametrize(
+  "stage", ["sr", pytest.param("base", marks=pytest.mark.nightly)]
+)
 def test_a_restart_after_a_kill_goes_the_way_of_the_run(tmp_path, stage):
   """Step 2 of a run that is killed, and step 2 of one that goes on from 1."""
   killed, resumed = tmp_path / "killed", tmp_path / "resumed"
@@ -33,6 +33,7 @@ def test_a_restart_after_a_kill_goes_the_way_of_the_run(tmp_path, stage):
 
 
 @pytest.mark.nightly
+@pytest.mark.parametrize("stage", demo_runs.STAGES)
 def test_20_kills_and_11_stops_change_no_bit(tmp_path, stage):
   chance = random.Random(stage)
   acts = ["kill early"] * 5 + ["kill"] * 15 + ["stop"] * 10
