@@ -14,7 +14,7 @@ shapes alone). MFU is that where nothing overlaps, and at most; images/s and
 days of 2.5M steps are of the latter. Assumptions: docs/scaling.md.
 
   hardware     a chip holds       MFU    images/s  days
-  v4:8x8x4          6.27 GB    46 - 100 %    43,382   1.4
+  v4:8x8x4          5.83 GB    52 - 100 %    43,382   1.4
   v5e:16x16         5.48 GB    57 - 100 %    31,077   1.9
   v5p:4x4x4         21.5 GB    65 - 100 %    18,102   3.3
   v6e:16x16          5.1 GB    36 - 100 %   144,816   0.4
