@@ -42,6 +42,9 @@ from imagen_jax.models import base_unet, variants
 _PEERS = flags.DEFINE_string(
   "peers_python", "", "A Python with the peers; without it ours alone."
 )
+_NAMES = flags.DEFINE_list(
+  "peers", ["imagen-pytorch", "diffusers"], "Which; the first has no bfloat16."
+)
 _CORE = flags.DEFINE_integer("core", 1, "The core to run on.")
 _ROUNDS = flags.DEFINE_integer("rounds", 8, "The first is not counted.")
 _BATCH = flags.DEFINE_integer(
@@ -181,7 +184,7 @@ def main(argv: list[str]) -> None:
     return
   names = ["imagen_jax"]
   if _PEERS.value:
-    names += ["imagen-pytorch", "diffusers"]
+    names += _NAMES.value
   processes = {name: _start(name) for name in names}
   try:
     about = {name: _answer(name, p) for name, p in processes.items()}
