@@ -74,5 +74,6 @@ def _digest(flag: str, path: str) -> str:
     return files.sha256_file(path)
   except OSError as error:
     raise errors.BadInput(
-      f"cannot read --{flag}={path} ({error.strerror})."
+      f"cannot read --{flag}={path} ({error.strerror}); give the file that the"
+      " image was made from."
     ) from error
