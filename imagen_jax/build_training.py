@@ -154,7 +154,7 @@ def evaluators(
   cond = {name: sharding.put_leaf(x, whole) for name, x in cond.items()}
   settings = build.sampler(config.sampler)
   measures = [sr_consistency.measure] if "x_lr" in cond else []
-  return [
+  looks: list[evaluator_lib.Evaluator] = [
     sample_grid.SampleGrid(
       stage=stage,
       cond=cond,
@@ -162,15 +162,19 @@ def evaluators(
       every=every,
       columns=len(shown["caption"]),
       measures=measures,
-    ),
-    prompt_swap.PromptSwap(
-      stage=stage,
-      x0=sharding.put_leaf(shown["image"], whole),
-      cond=cond,
-      every=every,
-      aug_level=settings.aug_level,
-    ),
+    )
   ]
+  if len(set(shown["caption"])) > 1:  # a subject may have one prompt alone
+    looks.append(
+      prompt_swap.PromptSwap(
+        stage=stage,
+        x0=sharding.put_leaf(shown["image"], whole),
+        cond=cond,
+        every=every,
+        aug_level=settings.aug_level,
+      )
+    )
+  return looks
 
 
 def _check_run(

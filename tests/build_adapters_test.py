@@ -103,6 +103,17 @@ def test_a_subject_is_trained_into_adapters_and_exported_whole(
 
 
 @needs_minilm
+def test_a_subject_alone_has_one_prompt_and_nothing_to_swap(tmp_path, config):
+  config.data.subject.class_folder = ""
+  config.train.steps = config.preview.every = 1
+  workdir = tmp_path / "run"
+  build_training.train(config, str(workdir))
+  assert (workdir / "samples" / "00000001.png").exists()
+  rows = files.read_jsonl(workdir / "metrics.jsonl")
+  assert not [name for row in rows for name in row if "prompt_swap" in name]
+
+
+@needs_minilm
 def test_adapters_do_not_go_on_or_out_on_another_base(tmp_path, config, base):
   workdir = tmp_path / "run"
   build_training.train(config, str(workdir))
